@@ -1,0 +1,62 @@
+package events
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// The codes of an [Error]. They are part of the contract with workers: a code
+// is never renamed and never changes its meaning.
+const (
+	CodeInvalidJSON           = "invalid_json"            // the body is not one JSON value of the documented shape
+	CodeInvalidUTF8           = "invalid_utf8"            // a string holds bytes that are not UTF-8
+	CodeTooDeep               = "too_deep"                // nested deeper than MaxDepth
+	CodeUnknownField          = "unknown_field"           // a member that the call does not have
+	CodeDuplicateField        = "duplicate_field"         // a member that is there twice
+	CodeMissingField          = "missing_field"           // a required member is absent
+	CodeInvalidUserID         = "invalid_user_id"         // see CheckUserID
+	CodeInvalidEventName      = "invalid_event_name"      // see CheckName
+	CodeReservedEventName     = "reserved_event_name"     // see CheckName
+	CodeInvalidData           = "invalid_data"            // data is not an object although the event is a job event
+	CodeMissingJobID          = "missing_job_id"          // a job event without data.jobId
+	CodeInvalidJobID          = "invalid_job_id"          // data.jobId is neither an integer nor a usable string
+	CodeInvalidAttempt        = "invalid_attempt"         // data.attempt is not an integer from 0 to 2^32-1
+	CodeInvalidIdempotencyKey = "invalid_idempotency_key" // see CheckIdempotencyKey
+	CodeInvalidStaleAfter     = "invalid_stale_after"     // see ParseStaleAfter
+	CodeEventTooLarge         = "event_too_large"         // an item of a batch has more bytes than an event may have
+	CodeBatchTooLarge         = "batch_too_large"         // a batch has more items than allowed
+)
+
+// Error says why something a worker sent was refused. All of it is safe to
+// show to that worker: it quotes at most a short piece of the worker's own
+// field names and never a value.
+type Error struct {
+	Code   string // one of the Code constants
+	Detail string // one sentence for a person
+	Field  string // path of the offending member, such as "data.jobId"; "" for the body as a whole
+}
+
+// Error is the detail, after the field when there is one.
+func (e *Error) Error() string {
+	if e.Field == "" {
+		return e.Detail
+	}
+	return e.Field + ": " + e.Detail
+}
+
+func refuse(code, field, format string, args ...any) *Error {
+	return &Error{Code: code, Field: field, Detail: fmt.Sprintf(format, args...)}
+}
+
+// clip shortens a piece of input so that it can stand in an error text.
+func clip(s string) string {
+	const limit = 64
+	if len(s) <= limit {
+		return s
+	}
+	end := limit
+	for end > limit-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
