@@ -1,0 +1,179 @@
+package middleware
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/gin-gonic/gin"
+)
+
+const corsMaxAge = "600" // seconds for which a browser may remember a preflight
+
+// Origins decides which web pages may talk to us: one list for polling and
+// websocket alike. CORS headers are only its announcement to the browser. The
+// check itself is ours, since a browser opens websockets to anyone.
+type Origins struct {
+	any     bool
+	allowed map[string]bool
+	proxies *Proxies
+	refused atomic.Uint64
+}
+
+// NewOrigins allows the page's own origin (that of the server, as the client
+// sees it) and the listed ones, such as "https://app.example.com" or
+// "http://localhost:5173"; "*" allows all, "null" the pages that have none.
+// The error names every entry that is not an origin.
+func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
+	o := &Origins{allowed: make(map[string]bool, len(list)), proxies: proxies}
+	var errs []error
+	for _, entry := range list {
+		if entry == "*" {
+			o.any = true
+			continue
+		}
+		origin, ok := normalOrigin(entry)
+		if !ok || strings.Contains(entry, "*") { // no patterns: they would never match
+			errs = append(errs, fmt.Errorf("%q is not an origin: want scheme://host[:port], * or null", entry))
+			continue
+		}
+		o.allowed[origin] = true
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Sockets guards /socket.io/. A request from a forbidden origin, whatever its
+// method and transport, gets 403 and {"code":4,"message":"Forbidden"}; a
+// preflight from an allowed one is answered here. Requests without an Origin
+// do not come from another site's scripts, and pass.
+func (o *Origins) Sockets() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		c.Writer.Header().Add("Vary", "Origin")
+		origin, verdict := o.judge(c.Request)
+		switch verdict {
+		case originForbidden:
+			o.refused.Add(1)
+			refuseEngine(c, http.StatusForbidden, "Forbidden")
+		case originForeign:
+			o.announce(c, origin)
+		case originOwn:
+		}
+	}
+}
+
+// Guard refuses requests from forbidden origins with origin_forbidden. It
+// announces nothing, so pages of other origins cannot read the answers: it is
+// for calls that only our own pages make.
+func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if _, verdict := o.judge(c.Request); verdict == originForbidden {
+			o.refused.Add(1)
+			refuse(c, CodeOriginForbidden)
+		}
+	}
+}
+
+// OriginStats are counts since the start.
+type OriginStats struct {
+	Refused uint64 // requests from forbidden origins
+}
+
+// Stats tells the counts.
+func (o *Origins) Stats() OriginStats { return OriginStats{Refused: o.refused.Load()} }
+
+type originVerdict uint8
+
+const (
+	originOwn       originVerdict = iota // none, or the server's own: no CORS involved
+	originForeign                        // another one, and allowed
+	originForbidden                      // anything else
+)
+
+func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) {
+	values, present := r.Header["Origin"]
+	if !present {
+		return "", originOwn
+	}
+	if len(values) != 1 {
+		return "", originForbidden // no browser does that
+	}
+	origin, ok := normalOrigin(values[0])
+	switch {
+	case !ok:
+		return "", originForbidden
+	case o.isOwn(origin, r):
+		return origin, originOwn
+	case o.any || o.allowed[origin]:
+		return values[0], originForeign
+	}
+	return "", originForbidden
+}
+
+// isOwn reports whether the page came from this very server. The scheme
+// counts where it is known; see Proxies.scheme.
+func (o *Origins) isOwn(origin string, r *http.Request) bool {
+	scheme, host, found := strings.Cut(origin, "://")
+	if !found {
+		return false // "null"
+	}
+	if known := o.proxies.scheme(r); known != "" && known != scheme {
+		return false
+	}
+	return host == normalHost(scheme, o.proxies.host(r))
+}
+
+// announce writes the CORS headers, and the whole answer to a preflight.
+// "*" never comes with credentials: it would lend every page on the web the
+// cookies that a proxy in front of us may ask for.
+func (o *Origins) announce(c *gin.Context, origin string) {
+	header := c.Writer.Header()
+	if o.any {
+		header.Set("Access-Control-Allow-Origin", "*")
+	} else {
+		header.Set("Access-Control-Allow-Origin", origin)
+		header.Set("Access-Control-Allow-Credentials", "true")
+	}
+	if c.Request.Method != http.MethodOptions || c.Request.Header.Get("Access-Control-Request-Method") == "" {
+		return
+	}
+	header.Set("Access-Control-Allow-Methods", "GET, POST")
+	// Clients may be told to send any header (extraHeaders), and the token
+	// that counts is checked later.
+	if wanted := c.Request.Header.Get("Access-Control-Request-Headers"); wanted != "" {
+		header.Add("Vary", "Access-Control-Request-Headers")
+		header.Set("Access-Control-Allow-Headers", wanted)
+	}
+	header.Set("Access-Control-Max-Age", corsMaxAge)
+	c.AbortWithStatus(http.StatusNoContent)
+}
+
+// normalOrigin is the one spelling of an origin: lower case, no default port.
+func normalOrigin(s string) (string, bool) {
+	if s == "null" {
+		return s, true
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
+		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#") {
+		return "", false
+	}
+	scheme := strings.ToLower(u.Scheme)
+	return scheme + "://" + normalHost(scheme, u.Host), true
+}
+
+func normalHost(scheme, host string) string {
+	host = strings.ToLower(host)
+	switch scheme {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return host
+}

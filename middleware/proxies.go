@@ -1,0 +1,121 @@
+package middleware
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Proxies knows which peers are our own reverse proxies, and so whose word
+// about the client counts. It is the one place that reads X-Forwarded-*.
+type Proxies struct {
+	trusted []netip.Prefix
+}
+
+// NewProxies trusts the peers within trusted; none means that every peer is
+// the client itself.
+func NewProxies(trusted []netip.Prefix) *Proxies {
+	return &Proxies{trusted: trusted}
+}
+
+// Client is the address of the client: the peer, or behind trusted proxies
+// the rightmost address of X-Forwarded-For that is not itself trusted. What
+// stands further left was written by strangers. The zero Addr means that the
+// peer has no address, as on a Unix socket.
+func (p *Proxies) Client(r *http.Request) netip.Addr {
+	client := peer(r)
+	if !p.trusts(client) {
+		return client
+	}
+	headers := r.Header["X-Forwarded-For"]
+	for i := len(headers) - 1; i >= 0; i-- {
+		rest := headers[i]
+		for rest != "" {
+			var element string
+			if comma := strings.LastIndexByte(rest, ','); comma >= 0 {
+				rest, element = rest[:comma], rest[comma+1:]
+			} else {
+				rest, element = "", rest
+			}
+			element = strings.TrimSpace(element)
+			if element == "" {
+				continue // lists may have empty elements
+			}
+			addr, ok := parseAddr(element)
+			if !ok {
+				return client // the last one that made sense
+			}
+			client = addr
+			if !p.trusts(client) {
+				return client
+			}
+		}
+	}
+	return client
+}
+
+// scheme is "http" or "https" when that is certain, and "" when it is not: a
+// peer without TLS may be a proxy that nobody has declared.
+func (p *Proxies) scheme(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	if !p.trusts(peer(r)) {
+		return ""
+	}
+	switch proto := strings.ToLower(first(r.Header.Get("X-Forwarded-Proto"))); proto {
+	case "ws": // some proxies name the protocol of an upgrade
+		return "http"
+	case "wss":
+		return "https"
+	default:
+		return proto
+	}
+}
+
+// host is the host that the client asked for, as a trusted proxy or else the
+// request itself says.
+func (p *Proxies) host(r *http.Request) string {
+	if p.trusts(peer(r)) {
+		if host := first(r.Header.Get("X-Forwarded-Host")); host != "" {
+			return host
+		}
+	}
+	return r.Host
+}
+
+func (p *Proxies) trusts(addr netip.Addr) bool {
+	for _, prefix := range p.trusted {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func peer(r *http.Request) netip.Addr {
+	addr, _ := parseAddr(r.RemoteAddr)
+	return addr
+}
+
+// parseAddr reads an address with or without a port, as proxies write both.
+// Zones are dropped: they mean something on one machine only, and would make
+// several addresses of one.
+func parseAddr(s string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	if err != nil {
+		var withPort netip.AddrPort
+		if withPort, err = netip.ParseAddrPort(s); err != nil {
+			return netip.Addr{}, false
+		}
+		addr = withPort.Addr()
+	}
+	return addr.Unmap().WithZone(""), true
+}
+
+// first is the first element of a comma-separated header: what the outermost
+// proxy saw.
+func first(header string) string {
+	value, _, _ := strings.Cut(header, ",")
+	return strings.TrimSpace(value)
+}
