@@ -1,0 +1,276 @@
+package embedded
+
+import (
+	"time"
+
+	"jobwire/delivery"
+	"jobwire/events"
+)
+
+// rules decides about entries over a space. It lives for one call.
+type rules struct {
+	space  space
+	limits delivery.Limits
+	now    uint64 // ms
+	floor  uint64 // no id is below this ms
+
+	highest uint64 // the highest ms of an id given out
+	durable bool   // something was decided that must be on the disk before it is answered for
+}
+
+// user is a user's record while entries are decided about.
+type user struct {
+	name string
+	userRecord
+}
+
+func (r *rules) load(name string) user {
+	u := user{name: name}
+	if b := r.space.get(metaKey(name)); b != nil {
+		u.userRecord = must(decodeUser(b))
+	}
+	return u
+}
+
+func (r *rules) save(u *user) { r.space.put(metaKey(u.name), u.encode()) }
+
+// take gives out the user's next id: the clock's, unless ids are ahead of it.
+func (r *rules) take(u *user) events.ID {
+	ms := max(r.now, r.floor)
+	id := events.ID{Ms: ms}
+	if u.last.Ms >= ms {
+		id = events.ID{Ms: u.last.Ms, Seq: u.last.Seq + 1}
+	}
+	u.last = id
+	r.highest = max(r.highest, id.Ms)
+	return id
+}
+
+// decide is the heart of the store.
+func (r *rules) decide(e *delivery.Entry) delivery.Decision {
+	u := r.load(e.Event.UserID)
+	d := delivery.Decision{Confirmed: u.confirmed}
+	var changed bool
+	switch e.Kind {
+	case delivery.KindRefresh:
+		changed = r.refresh(&u, e, &d)
+	case delivery.KindStall:
+		changed = r.stall(&u, e, &d)
+	default:
+		changed = r.event(&u, e, &d)
+	}
+	if changed {
+		r.trim(&u, &d.Dropped, trimStep)
+		r.save(&u)
+	}
+	return d
+}
+
+func (r *rules) event(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
+	ev := &e.Event
+	if ev.IdempotencyKey != "" && r.repeated(u, e, d) {
+		return false
+	}
+	class := events.ClassOf(ev.Name)
+	var job *jobRecord
+	if ev.JobID != "" {
+		job = r.job(u.name, ev.JobID)
+		if class == events.Progress && job != nil && job.finished() && ev.Attempt <= job.attempt {
+			d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonJobFinished
+			if ev.IdempotencyKey == "" {
+				return false
+			}
+			r.remember(u, e, keyRecord{
+				settled: true, status: statusByte(delivery.StatusIgnored), reason: d.Reason,
+			})
+			return true
+		}
+		if job == nil {
+			job = &jobRecord{}
+		}
+	}
+	if events.IsTerminal(ev.Name) && !job.progress.IsZero() {
+		d.FlushID = r.take(u)
+	}
+	d.ID = r.append(u, logRecord{
+		durable: class == events.Durable, at: r.now, name: ev.Name, job: ev.JobID, data: ev.Data,
+	})
+	if job != nil {
+		r.advance(u, e, d.ID, job)
+	}
+	if ev.IdempotencyKey != "" {
+		r.remember(u, e, keyRecord{durable: class == events.Durable, id: d.ID})
+	}
+	r.durable = r.durable || class == events.Durable
+	return true
+}
+
+// append puts a record at the end of the user's log.
+func (r *rules) append(u *user, rec logRecord) events.ID {
+	id := r.take(u)
+	b := rec.encode()
+	r.space.put(logKey(u.name, id), b)
+	if u.events == 0 || rec.at < u.oldest {
+		u.oldest = rec.at
+	}
+	u.events++
+	u.bytes += uint64(len(b))
+	return id
+}
+
+// remove takes a record out of the user's log.
+func (r *rules) remove(u *user, id events.ID) (rec []byte) {
+	key := logKey(u.name, id)
+	b := r.space.get(key)
+	if b == nil {
+		return nil
+	}
+	r.space.drop(key)
+	u.events -= min(u.events, 1)
+	u.bytes -= min(u.bytes, uint64(len(b)))
+	return b
+}
+
+func (r *rules) job(user, job string) *jobRecord {
+	b := r.space.get(jobKey(user, job))
+	if b == nil {
+		return nil
+	}
+	j := must(decodeJob(b))
+	return &j
+}
+
+// advance moves a job on by the event that has just been stored.
+func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *jobRecord) {
+	ev := &e.Event
+	if ev.Attempt != 0 {
+		j.attempt = ev.Attempt
+	}
+	switch ev.Name {
+	case events.JobProgress:
+		if !j.progress.IsZero() {
+			r.remove(u, j.progress) // only the latest counts
+		}
+		j.state, j.progress = jobRunning, id
+		r.watch(u.name, ev.JobID, j, ev.StaleAfter)
+	case events.JobCompleted:
+		j.state, j.deadline = jobCompleted, 0
+	case events.JobFailed:
+		j.state, j.deadline = jobFailed, 0
+	}
+	j.last, j.updated = id, r.now
+	r.space.put(jobKey(u.name, ev.JobID), j.encode())
+}
+
+// watch sets or clears the deadline of a job. The entry among the deadlines
+// stays where it is until its time comes, and only then moves on: progress
+// that comes often does not rewrite it each time.
+func (r *rules) watch(user, job string, j *jobRecord, staleAfter time.Duration) {
+	if staleAfter <= 0 {
+		j.deadline = 0
+		return
+	}
+	j.deadline = r.now + uint64(max(staleAfter.Milliseconds(), 1))
+	if j.indexed != 0 && j.indexed <= j.deadline {
+		return
+	}
+	r.reindex(user, job, j, j.deadline)
+}
+
+// reindex moves a job's entry among the deadlines; 0 removes it.
+func (r *rules) reindex(user, job string, j *jobRecord, ms uint64) {
+	if j.indexed != 0 {
+		r.space.drop(dueKey(j.indexed, user, job))
+	}
+	if ms != 0 {
+		r.space.put(dueKey(ms, user, job), []byte{recordFormat})
+	}
+	j.indexed = ms
+}
+
+// refresh gives the latest progress of a job a new id.
+func (r *rules) refresh(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
+	j := r.job(u.name, e.Event.JobID)
+	if j == nil || j.finished() || j.progress != e.At {
+		d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
+		return false
+	}
+	b := r.remove(u, e.At)
+	if b == nil {
+		panic(corrupt("the latest progress of a job"))
+	}
+	rec := must(decodeLog(b))
+	d.ID = r.append(u, rec)
+	if j.last == e.At {
+		j.last = d.ID
+	}
+	j.progress = d.ID
+	r.space.put(jobKey(u.name, e.Event.JobID), j.encode())
+	return true
+}
+
+// stall stores job_stalled when the job's deadline has passed.
+func (r *rules) stall(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
+	d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
+	job := e.Event.JobID
+	j := r.job(u.name, job)
+	if j == nil || j.indexed == 0 || j.indexed > r.now {
+		return false
+	}
+	if j.deadline == 0 || j.deadline > r.now {
+		r.reindex(u.name, job, j, j.deadline) // a later event has moved or cleared it
+		r.space.put(jobKey(u.name, job), j.encode())
+		return false
+	}
+	r.reindex(u.name, job, j, 0)
+	data := delivery.StalledData(job, time.UnixMilli(int64(j.updated)))
+	id := r.append(u, logRecord{durable: true, at: r.now, name: events.JobStalled, job: job, data: data})
+	j.state, j.deadline, j.last, j.updated = jobStalled, 0, id, r.now
+	r.space.put(jobKey(u.name, job), j.encode())
+	r.durable = true
+	d.Verdict, d.Reason, d.ID, d.Data = delivery.VerdictStored, "", id, data
+	return true
+}
+
+// due lists the jobs whose entry among the deadlines has passed, and the
+// first one that has not.
+func (r *rules) due(limit int) (jobs []delivery.DueJob, first uint64) {
+	r.space.scan([]byte{spaceDue}, []byte{spaceDue + 1}, func(key, _ []byte) bool {
+		ms, user, job := parseDue(key)
+		if ms > r.now || len(jobs) == limit {
+			first = ms
+			return false
+		}
+		jobs = append(jobs, delivery.DueJob{UserID: user, JobID: job})
+		return true
+	})
+	return jobs, first
+}
+
+// settle stores a cursor or an answer.
+func (r *rules) settle(st *delivery.Settlement) {
+	if st.Key == "" {
+		u := r.load(st.UserID)
+		id := st.Confirmed
+		if id.Compare(u.last) > 0 {
+			id = u.last // nothing above it can have been seen
+		}
+		if id.Compare(u.confirmed) > 0 {
+			u.confirmed = id
+			r.save(&u)
+		}
+		return
+	}
+	key := answerKey(st.UserID, st.Key)
+	b := r.space.get(key)
+	if b == nil {
+		return
+	}
+	k := must(decodeKey(b))
+	if k.settled || k.id != st.Outcome.ID {
+		return
+	}
+	k.settled, k.status = true, statusByte(st.Outcome.Status)
+	k.sockets, k.reason = uint64(max(st.Outcome.Sockets, 0)), st.Outcome.Reason
+	r.space.put(key, k.encode())
+}

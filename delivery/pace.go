@@ -1,0 +1,286 @@
+package delivery
+
+import (
+	"container/heap"
+	"slices"
+	"sync"
+	"time"
+
+	"jobwire/events"
+)
+
+// pace keeps one job's progress to one emission an interval. It exists from
+// an emission until an interval passes with nothing to send. Guarded by the
+// lock of its lane's shard, but for at and index, which paces guards.
+type pace struct {
+	lane    *lane
+	job     string
+	pending *item // the latest accepted progress, not emitted; nil when there is none
+	// overdue means that the interval is over and pending cannot go out
+	// under its own id, because a higher one has. The next progress, or a
+	// refreshed id, goes out at once.
+	overdue bool
+	misses  int // refreshes that found pending no longer the latest
+
+	at    time.Time // when to look again
+	index int
+}
+
+// fire handles the end of a job's interval.
+func (s *Service) fire(l *lane, p *pace, now time.Time) (action, bool) {
+	if l.jobs[p.job] != p || p.pending == nil {
+		return action{}, false
+	}
+	s.paces.add(p, s.later(now))
+	if p.pending.id.Compare(l.watermark) > 0 {
+		a := action{early: p.pending, earlyID: p.pending.id}
+		s.raise(l, p.pending.id)
+		p.pending, p.overdue, p.misses = nil, false, 0
+		return a, true
+	}
+	p.overdue = true
+	if p.misses > 1 {
+		// Twice the store said that there is a later progress, and it never
+		// came by: another node has published and emitted it.
+		p.pending, p.overdue, p.misses = nil, false, 0
+		return action{}, false
+	}
+	p.misses++
+	return action{refresh: p, at: p.pending.id}, true
+}
+
+func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
+	ev := &it.entry.Event
+	switch {
+	case ev.Name == events.JobProgress && s.cfg.Coalesce > 0:
+		p := l.jobs[ev.JobID]
+		if p != nil && !p.overdue {
+			p.pending, p.misses = it, 0
+			s.stats.coalesced.Add(1)
+			return action{it: it, status: StatusCoalesced}
+		}
+		if p != nil {
+			p.pending, p.overdue, p.misses = nil, false, 0
+			s.paces.add(p, s.later(now))
+		} else {
+			s.startPace(l, ev.JobID, now)
+		}
+	case events.IsTerminal(ev.Name):
+		a := action{it: it, emit: true}
+		if p := l.jobs[ev.JobID]; p != nil {
+			delete(l.jobs, ev.JobID)
+			s.paces.remove(p)
+			if p.pending != nil {
+				a.early, a.earlyID = p.pending, p.pending.id
+				if a.earlyID.Compare(l.watermark) <= 0 {
+					a.earlyID = it.flush
+				}
+				if a.earlyID.Compare(l.watermark) <= 0 {
+					a.early = nil // the store has forgotten the progress, and so do we
+				} else {
+					s.raise(l, a.earlyID)
+				}
+			}
+		}
+		s.raise(l, it.id)
+		return a
+	}
+	s.raise(l, it.id)
+	return action{it: it, emit: true}
+}
+
+// nextRefreshed emits pending progress under the id it has now.
+func (s *Service) nextRefreshed(l *lane, it *item, now time.Time) action {
+	p := l.jobs[it.entry.Event.JobID]
+	if p == nil || p.pending == nil || p.pending.id != it.entry.At {
+		return action{it: it}
+	}
+	a := action{early: p.pending, earlyID: it.id, it: it}
+	p.pending, p.overdue, p.misses = nil, false, 0
+	s.raise(l, it.id)
+	s.paces.add(p, s.later(now))
+	return a
+}
+
+// nextLive ends a replay. Progress that the replay has shown and that is
+// still pending goes to the other sockets now: emitted later it would be a
+// repeat to the new one.
+func (s *Service) nextLive(l *lane, it *item, now time.Time) action {
+	var oldest *pace
+	for _, p := range l.jobs {
+		if p.pending != nil && p.pending.id.Compare(l.watermark) > 0 && p.pending.id.Compare(it.id) <= 0 &&
+			(oldest == nil || p.pending.id.Compare(oldest.pending.id) < 0) {
+			oldest = p
+		}
+	}
+	if oldest == nil {
+		return action{it: it}
+	}
+	a := action{early: oldest.pending, earlyID: oldest.pending.id}
+	s.raise(l, a.earlyID)
+	oldest.pending, oldest.overdue, oldest.misses = nil, false, 0
+	s.paces.add(oldest, s.later(now))
+	heap.Push(&l.ready, it) // there may be another one
+	return a
+}
+
+func (s *Service) startPace(l *lane, job string, now time.Time) {
+	p := &pace{lane: l, job: job, index: -1}
+	if l.jobs == nil {
+		l.jobs = make(map[string]*pace)
+	}
+	l.jobs[job] = p
+	s.paces.add(p, s.later(now))
+}
+
+// paces is the one scheduler of all intervals.
+type paces struct {
+	mu   sync.Mutex
+	heap paceHeap
+	wake chan struct{} // told when the earliest time has changed
+}
+
+func newPaces() *paces { return &paces{wake: make(chan struct{}, 1)} }
+
+// add schedules a pace, or moves it. Callers may hold a lane's lock.
+func (ps *paces) add(p *pace, at time.Time) {
+	ps.mu.Lock()
+	p.at = at
+	if p.index >= 0 {
+		heap.Fix(&ps.heap, p.index)
+	} else {
+		heap.Push(&ps.heap, p)
+	}
+	first := ps.heap[0] == p
+	ps.mu.Unlock()
+	if first {
+		select {
+		case ps.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (ps *paces) remove(p *pace) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p.index >= 0 {
+		heap.Remove(&ps.heap, p.index)
+	}
+}
+
+// ripe takes the earliest pace when its time has come; otherwise it tells how
+// long to sleep, or false when there is nothing to wait for.
+func (ps *paces) ripe(now time.Time) (p *pace, sleep time.Duration, ok bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if len(ps.heap) == 0 {
+		return nil, 0, false
+	}
+	if wait := ps.heap[0].at.Sub(now); wait > 0 {
+		return nil, wait, true
+	}
+	return heap.Pop(&ps.heap).(*pace), 0, true
+}
+
+func (ps *paces) takeAll() []*pace {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	all := ps.heap
+	ps.heap = nil
+	for _, p := range all {
+		p.index = -1
+	}
+	return all
+}
+
+func (s *Service) runPaces() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		p, sleep, ok := s.paces.ripe(s.cfg.Now())
+		if p != nil {
+			s.ripen(p)
+			continue
+		}
+		if !ok {
+			sleep = time.Hour
+		}
+		timer.Reset(sleep)
+		select {
+		case <-timer.C:
+		case <-s.paces.wake:
+		case <-s.quit:
+			s.flushPaces()
+			return
+		}
+	}
+}
+
+// ripen hands a pace whose time has come to its lane, or forgets it.
+func (s *Service) ripen(p *pace) {
+	l := p.lane
+	l.shard.mu.Lock()
+	if l.jobs[p.job] != p {
+		l.shard.mu.Unlock()
+		return
+	}
+	if p.pending == nil {
+		delete(l.jobs, p.job)
+		l.retire()
+		l.shard.mu.Unlock()
+		return
+	}
+	l.due = append(l.due, p)
+	drain := l.claim()
+	l.shard.mu.Unlock()
+	if drain {
+		s.drain(l, nil, 0)
+	}
+}
+
+// flushPaces emits everything pending at once. Only Close's last step runs
+// it, when no call is in progress. Progress whose id was overtaken is left to
+// the replay: a refresh needs the store, and the sockets are about to go.
+func (s *Service) flushPaces() {
+	var all []*item
+	for _, p := range s.paces.takeAll() {
+		l := p.lane
+		l.shard.mu.Lock()
+		if l.jobs[p.job] == p {
+			delete(l.jobs, p.job)
+			if p.pending != nil && p.pending.id.Compare(l.watermark) > 0 {
+				all = append(all, p.pending)
+			}
+		}
+		l.retire()
+		l.shard.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b *item) int { return a.id.Compare(b.id) })
+	for _, it := range all {
+		s.send(it.entry.Event.UserID, it.entry, it.id)
+		s.stats.emitted.Add(1)
+	}
+}
+
+type paceHeap []*pace
+
+func (h paceHeap) Len() int           { return len(h) }
+func (h paceHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h paceHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *paceHeap) Push(x any) {
+	p := x.(*pace)
+	p.index = len(*h)
+	*h = append(*h, p)
+}
+func (h *paceHeap) Pop() any {
+	old := *h
+	p := old[len(old)-1]
+	old[len(old)-1] = nil
+	p.index = -1
+	*h = old[:len(old)-1]
+	return p
+}
