@@ -4,14 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
 
-// Config holds a server's knobs. The zero value of every field means its default.
+// Config holds a server's knobs. A zero or negative value means the default.
 type Config struct {
 	// PingInterval is the time between a pong and the next heartbeat ping (25 s).
 	PingInterval time.Duration
@@ -21,19 +21,48 @@ type Config struct {
 	UpgradeTimeout time.Duration
 	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is queued (10 s).
 	WriteTimeout time.Duration
-	// MaxPayload is the largest message, POST body and poll answer, in bytes (1,000,000). Clients are told.
+	// MaxPayload is the largest message, POST body and poll answer, in bytes (1,000,000). Clients are told. A single packet
+	// of the server's own that is larger still goes out, alone in its poll answer.
 	MaxPayload int
 	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (1 MiB).
 	MaxQueue int
-	// MaxConns caps the sessions of the server; a handshake above it is answered 503 (0: no cap).
+	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is answered 503 (0: no cap).
 	MaxConns int
-	// Logger gets facts that an operator should see; never payloads (nil: nothing is logged).
+	// Logger gets facts that an operator should see; never payloads, never session ids (nil: nothing is logged).
 	Logger *slog.Logger
 
 	portable bool // tests: never write from the caller's goroutine
 }
 
-// Handler is told what happens on one connection. All calls for one connection are made one at a time, in order.
+func (cfg Config) withDefaults() Config {
+	orDuration := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	orInt := func(n *int, def int) {
+		if *n <= 0 {
+			*n = def
+		}
+	}
+	orDuration(&cfg.PingInterval, 25*time.Second)
+	orDuration(&cfg.PingTimeout, 20*time.Second)
+	orDuration(&cfg.UpgradeTimeout, 10*time.Second)
+	orDuration(&cfg.WriteTimeout, 10*time.Second)
+	orInt(&cfg.MaxPayload, 1_000_000)
+	orInt(&cfg.MaxQueue, 1<<20)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// closeGrace is how long a peer gets to answer the end of a session with its own, and a polling client to come back for
+// its close packet while the server shuts down.
+const closeGrace = time.Second
+
+// Handler is told what happens on one connection. All calls for one connection are made one at a time, in order, under no
+// lock of the engine. A call that panics is logged and closes its connection.
 type Handler interface {
 	// Message is called for every message of the client; data is valid only during the call. A client that sends faster
 	// than Message returns is held back by TCP.
@@ -44,82 +73,232 @@ type Handler interface {
 	Closed(reason string)
 }
 
-// ErrClosed is returned by Send on a connection that is closed or closing.
-var ErrClosed = errors.New("engine: connection is closed")
-
-// Reasons for which a session ends, as Handler.Closed gets them. Conn.Close may give any other.
-const (
-	ReasonTransportClose = "transport close"
-	ReasonTransportError = "transport error"
-	ReasonPingTimeout    = "ping timeout"
-	ReasonParseError     = "parse error"
-	ReasonSlowClient     = "slow client"
-	ReasonShuttingDown   = "server shutting down"
-	ReasonForcedClose    = "forced close"
-)
-
-var reasons = [...]string{
-	ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParseError,
-	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
-}
-
 // Server speaks Engine.IO 4 to any number of clients.
 type Server struct {
-	count counters
+	cfg     Config
+	accept  func(*Conn, *http.Request) Handler
+	count   counters
+	beats   heartbeat
+	workers workers
+
+	// wg counts sessions until their Closed has returned and their descriptor is closed, and every goroutine besides.
+	wg sync.WaitGroup
+
+	mu      sync.RWMutex     // guards what follows; never held together with a Conn's lock
+	conns   map[string]*Conn // by session id, closing ones included
+	closing bool
+	stop    chan struct{} // closed by Shutdown
 }
 
 // NewServer returns a server. accept runs once for every new session before anything is read from its client, with the
 // handshake request, and returns the session's handler; what it sends follows the open packet in the same write. A nil
 // Handler refuses the client (403).
-func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server { return nil }
+func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
+	s := &Server{cfg: cfg.withDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
+	s.beats.init(s)
+	return s
+}
 
-// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {}
+// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at. Origins are checked, and CORS
+// headers set, by whoever stands in front.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	query := r.URL.Query()
+	transport, sid := query.Get("transport"), query.Get("sid")
+	switch {
+	case transport != "polling" && transport != "websocket":
+		s.reject(w, errTransport)
+		return
+	case query.Get("EIO") != "4":
+		s.reject(w, errVersion)
+		return
+	case query.Has("j"): // JSONP would let any page read the answer
+		s.reject(w, errRequest)
+		return
+	}
+	var c *Conn
+	if sid != "" {
+		s.mu.RLock()
+		c = s.conns[sid]
+		s.mu.RUnlock()
+		if c == nil {
+			s.reject(w, errSession)
+			return
+		}
+	}
+	switch {
+	case c == nil && r.Method != http.MethodGet:
+		s.reject(w, errMethod)
+	case transport == "websocket":
+		s.serveWebSocket(w, r, c)
+	case c == nil:
+		s.openPolling(w, r)
+	case r.Method == http.MethodGet:
+		s.servePoll(w, r, c)
+	case r.Method == http.MethodPost:
+		s.servePost(w, r, c)
+	default:
+		s.reject(w, errRequest)
+	}
+}
+
+// refusal is an answer of the reference server to a request it does not serve.
+type refusal struct {
+	status  int
+	code    int
+	message string
+}
+
+var (
+	errTransport = &refusal{http.StatusBadRequest, 0, "Transport unknown"}
+	errSession   = &refusal{http.StatusBadRequest, 1, "Session ID unknown"}
+	errMethod    = &refusal{http.StatusBadRequest, 2, "Bad handshake method"}
+	errRequest   = &refusal{http.StatusBadRequest, 3, "Bad request"}
+	errForbidden = &refusal{http.StatusForbidden, 4, "Forbidden"}
+	errVersion   = &refusal{http.StatusBadRequest, 5, "Unsupported protocol version"}
+
+	// The reference server has no code for these three; clients look at the status only.
+	errTooLarge    = &refusal{http.StatusRequestEntityTooLarge, 3, "Payload too large"}
+	errUpgrade     = &refusal{http.StatusUpgradeRequired, 3, "Unsupported websocket version"}
+	errUnavailable = &refusal{http.StatusServiceUnavailable, 4, "Service unavailable"}
+)
+
+// reject answers a request that is not served.
+func (s *Server) reject(w http.ResponseWriter, why *refusal) {
+	if why == errUnavailable {
+		s.count.refused.Add(1)
+	} else {
+		s.count.rejected.Add(1)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(why.status)
+	w.Write([]byte(`{"code":` + strconv.Itoa(why.code) + `,"message":"` + why.message + `"}`))
+}
+
+// open registers a new session, its open packet queued and its output corked, and asks for its handler. It answers the
+// request itself when it returns nil.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *Conn {
+	c := &Conn{srv: s, id: newID(), remote: r.RemoteAddr, ws: websocket, corked: 1}
+	if !websocket {
+		c.poll = newPoll()
+	}
+	s.mu.Lock()
+	if s.closing || s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns || s.conns[c.id] != nil {
+		s.mu.Unlock()
+		s.reject(w, errUnavailable)
+		return nil
+	}
+	s.conns[c.id] = c
+	s.wg.Add(1)
+	s.mu.Unlock()
+
+	c.mu.Lock()
+	c.pushLocked(newFrame(opText, nil, s.openPacket(c.id, websocket)))
+	c.mu.Unlock()
+	accepted := false
+	defer func() { // also when accept panics, which net/http recovers
+		if !accepted {
+			c.discard()
+		}
+	}()
+	if c.handler = s.accept(c, r); c.handler == nil {
+		s.reject(w, errForbidden)
+		return nil
+	}
+	accepted = true
+	return c
+}
+
+// openPacket is the first packet of a session.
+func (s *Server) openPacket(id string, websocket bool) []byte {
+	b := make([]byte, 0, 128)
+	b = append(b, `0{"sid":"`...)
+	b = append(b, id...)
+	b = append(b, `","upgrades":[`...)
+	if !websocket {
+		b = append(b, `"websocket"`...)
+	}
+	b = append(b, `],"pingInterval":`...)
+	b = strconv.AppendInt(b, s.cfg.PingInterval.Milliseconds(), 10)
+	b = append(b, `,"pingTimeout":`...)
+	b = strconv.AppendInt(b, s.cfg.PingTimeout.Milliseconds(), 10)
+	b = append(b, `,"maxPayload":`...)
+	b = strconv.AppendInt(b, int64(s.cfg.MaxPayload), 10)
+	return append(b, '}')
+}
+
+// forget ends a session's registration: its Closed has returned and its descriptor is closed.
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	delete(s.conns, c.id)
+	last := len(s.conns) == 0
+	s.mu.Unlock()
+	if last {
+		s.workers.rest()
+	}
+	s.wg.Done()
+}
+
+// track adds a goroutine that Shutdown waits for; false when it would come too late. The goroutine ends with wg.Done.
+func (s *Server) track() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closing {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
 
 // Shutdown refuses new sessions, closes all others politely, so that clients reconnect by themselves, and waits for all
 // goroutines of the server. When ctx ends first, what is left is cut off and ctx's error returned.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
-
-// Conn is one session with one client, on whichever transport it currently is. Its methods may be called from any
-// goroutine, also from inside its Handler.
-type Conn struct {
-	id, remote string
-	mu         sync.Mutex
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.closing {
+		s.closing = true
+		close(s.stop)
+	}
+	s.mu.Unlock()
+	for _, c := range s.sessions() {
+		c.Close(ReasonShuttingDown)
+	}
+	done := make(chan struct{})
+	go func() { // ends with the last session
+		s.wg.Wait()
+		s.workers.wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	left := s.sessions()
+	s.cfg.Logger.Warn("engine: shutdown cuts sessions off", "sessions", len(left))
+	for _, c := range left {
+		c.cut()
+	}
+	select { // only a Handler that does not return is left now
+	case <-done:
+	case <-time.After(closeGrace):
+	}
+	return ctx.Err()
 }
 
-// ID returns the session id, known only to this client.
-func (c *Conn) ID() string { return c.id }
-
-// RemoteAddr returns the RemoteAddr of the handshake request.
-func (c *Conn) RemoteAddr() string { return c.remote }
-
-// Transport returns "polling" or "websocket".
-func (c *Conn) Transport() string { return "" }
-
-// Open reports whether Send would still accept something.
-func (c *Conn) Open() bool { return false }
-
-// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued.
-// It returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
-// connection as a "slow client".
-func (c *Conn) Send(frames ...*Frame) error { return nil }
-
-// Cork holds output back until as many Uncork calls have followed, which write it all at once.
-func (c *Conn) Cork() {}
-
-// Uncork ends Cork.
-func (c *Conn) Uncork() {}
-
-// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has answered; 0 when the
-// connection is closed.
-func (c *Conn) Ping() uint32 { return 0 }
-
-// Buffered returns how many bytes are queued, not yet handed to the kernel.
-func (c *Conn) Buffered() int { return 0 }
-
-// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client is told. It returns at
-// once; only the first call counts.
-func (c *Conn) Close(reason string) {}
+func (s *Server) sessions() []*Conn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]*Conn, 0, len(s.conns))
+	for _, c := range s.conns {
+		all = append(all, c)
+	}
+	return all
+}
 
 // newID returns 120 random bits in 20 characters: a session id is a secret between server and client.
 func newID() string {

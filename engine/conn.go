@@ -1,0 +1,333 @@
+package engine
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ErrClosed is returned by Send on a connection that is closed or closing.
+var ErrClosed = errors.New("engine: connection is closed")
+
+// Reasons for which a session ends, as Handler.Closed gets them. Conn.Close may give any other.
+const (
+	ReasonTransportClose = "transport close" // the client left
+	ReasonTransportError = "transport error" // the network failed, or requests overlapped or broke off
+	ReasonPingTimeout    = "ping timeout"    // no pong within PingTimeout
+	ReasonParseError     = "parse error"     // the client broke the protocol
+	ReasonSlowClient     = "slow client"     // the client does not read
+	ReasonShuttingDown   = "server shutting down"
+	ReasonForcedClose    = "forced close"
+)
+
+var reasons = [...]string{
+	ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParseError,
+	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
+}
+
+type connState uint8
+
+const (
+	stateOpen    connState = iota
+	stateClosing           // nothing is accepted any more; what is queued is being handed over
+	stateDead              // output is over: the socket is closed, the queue dropped
+)
+
+// Conn is one session with one client, on whichever transport it currently is. Its methods may be called from any
+// goroutine, also from inside its Handler.
+//
+// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields are few and small.
+type Conn struct {
+	srv        *Server
+	handler    Handler // set before started
+	id, remote string
+
+	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler is called under it, and
+	// nothing under it waits for the client.
+	mu       sync.Mutex
+	state    connState
+	started  bool // the handshake is over: the session's goroutine, or its polls, own its end
+	ws       bool // the transport is websocket
+	flushing bool // a flusher goroutine owns the writing side of nc
+	lingers  bool // the reader only waits for the peer's end of the connection
+	flushed  bool // closing, and everything has been handed to the kernel
+	departed bool // the client has sent its close frame: only ours is still to go
+
+	upgrading bool // a probe owns nc, and in; ws is false
+	probed    bool // the probe was answered: polls are released with a noop
+	awaiting  bool // the heartbeat's ping has not been answered
+
+	corked int32
+	out    queue
+	reason string // why the session ended
+
+	pings, pongs uint32 // seq of the last ping sent, of the last one answered
+	beat         beat   // guarded by the heartbeat's lock, but for its seq
+
+	nc   net.Conn        // nil on polling
+	raw  syscall.RawConn // nil where only nc.Write will do
+	poll *poll           // nil once upgraded and unused
+
+	in reader // belongs to the goroutine that reads nc
+}
+
+// ID returns the session id. It is a secret between server and client.
+func (c *Conn) ID() string { return c.id }
+
+// RemoteAddr returns the RemoteAddr of the handshake request.
+func (c *Conn) RemoteAddr() string { return c.remote }
+
+// Transport returns "polling" or "websocket".
+func (c *Conn) Transport() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ws {
+		return "websocket"
+	}
+	return "polling"
+}
+
+// Open reports whether Send would still accept something.
+func (c *Conn) Open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == stateOpen
+}
+
+// Buffered returns how many bytes are queued, not yet handed to the kernel.
+func (c *Conn) Buffered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.bytes
+}
+
+// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued.
+// It returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
+// connection as a "slow client".
+func (c *Conn) Send(frames ...*Frame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen {
+		return ErrClosed
+	}
+	return c.sendLocked(frames...)
+}
+
+// Cork holds output back until as many Uncork calls have followed, which write it all at once.
+func (c *Conn) Cork() {
+	c.mu.Lock()
+	c.corked++
+	c.mu.Unlock()
+}
+
+// Uncork ends Cork.
+func (c *Conn) Uncork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.uncorkLocked()
+}
+
+func (c *Conn) uncorkLocked() {
+	if c.corked == 0 {
+		return // the end of the session has pulled every cork
+	}
+	if c.corked--; c.corked == 0 {
+		c.writeLocked()
+	}
+}
+
+// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has answered; 0 when the
+// connection is closed. A client answers in order, after everything sent before.
+func (c *Conn) Ping() uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen || c.pingLocked() != nil {
+		return 0
+	}
+	return c.pings
+}
+
+// pingLocked counts the ping before it is written: a pong cannot overtake it.
+func (c *Conn) pingLocked() error {
+	c.pings = nextSeq(c.pings)
+	return c.sendLocked(pingFrame)
+}
+
+// nextSeq skips 0, which stands for no ping.
+func nextSeq(seq uint32) uint32 {
+	if seq++; seq == 0 {
+		return 1
+	}
+	return seq
+}
+
+// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when there is none.
+func (c *Conn) pongLocked() (uint32, bool) {
+	if c.pongs == c.pings {
+		return 0, false
+	}
+	c.pongs = nextSeq(c.pongs)
+	if c.awaiting && c.pongs == c.beat.seq {
+		c.awaiting = false
+		c.srv.beats.schedule(c)
+	}
+	return c.pongs, true
+}
+
+// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client is told. It returns at
+// once; only the first call counts.
+func (c *Conn) Close(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(reason, closeCode(reason), politely)
+}
+
+// ending says how a session ends.
+type ending uint8
+
+const (
+	politely ending = iota // hand over what is queued, tell the client, wait a little for its own end
+	abruptly               // drop everything
+)
+
+// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite one short.
+func (c *Conn) endLocked(reason string, code uint16, how ending) {
+	if c.state != stateOpen {
+		if how == abruptly {
+			c.cutLocked()
+		}
+		return
+	}
+	c.state, c.reason, c.corked = stateClosing, reason, 0
+	if c.started {
+		c.srv.beats.cancel(c)
+		c.srv.closed(c, reason)
+	}
+	switch {
+	case c.ws:
+		if how == abruptly {
+			if reason == ReasonSlowClient {
+				reset(c.nc)
+			}
+			c.cutLocked()
+			return
+		}
+		c.pushLocked(closingFrame(code))
+		c.writeLocked()
+		c.wakeLocked()
+	default:
+		if c.upgrading {
+			cut(c.nc)
+		}
+		if how == abruptly {
+			c.cutLocked()
+		} else {
+			c.pushLocked(closeFrame)
+		}
+		c.poll.notify()
+		if c.started {
+			go c.endPolling()
+		}
+	}
+}
+
+// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll released.
+func (c *Conn) cutLocked() {
+	if c.state == stateDead {
+		return
+	}
+	c.state = stateDead
+	c.srv.count.buffered.Add(-int64(c.out.bytes))
+	c.out = queue{}
+	if c.ws && c.nc != nil {
+		cut(c.nc)
+	}
+	if c.poll != nil {
+		c.poll.die()
+	}
+}
+
+// cut ends what a polite close has left.
+func (c *Conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(ReasonShuttingDown, 0, abruptly)
+}
+
+// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an owner. The session may
+// have been closed while its handler was made.
+func (c *Conn) start(nc net.Conn, response []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = true
+	c.srv.opened(c)
+	if nc != nil {
+		c.nc, c.raw = nc, c.srv.rawConn(nc)
+		c.out.unshift(&Frame{wire: response, kind: controlFrame})
+		c.srv.count.buffered.Add(int64(len(response)))
+	}
+	if c.state == stateDead && nc != nil {
+		cut(nc)
+	}
+	if c.state == stateOpen {
+		c.srv.beats.schedule(c)
+		c.uncorkLocked()
+		return
+	}
+	c.srv.closed(c, c.reason)
+	switch {
+	case !c.ws:
+		go c.endPolling()
+	case c.state == stateClosing:
+		c.writeLocked()
+		c.wakeLocked()
+	}
+}
+
+// wakeLocked wakes the goroutine that reads a websocket, which then calls Closed.
+func (c *Conn) wakeLocked() {
+	if c.nc != nil {
+		c.nc.SetReadDeadline(longAgo)
+	}
+}
+
+// discard forgets a session that nobody was told of.
+func (c *Conn) discard() {
+	c.mu.Lock()
+	c.state = stateClosing
+	c.cutLocked()
+	c.mu.Unlock()
+	c.srv.forget(c)
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// opened and closed keep the numbers of a session that has started.
+func (s *Server) opened(c *Conn) {
+	s.count.opened.Add(1)
+	if c.ws {
+		s.count.websocket.Add(1)
+	} else {
+		s.count.polling.Add(1)
+	}
+}
+
+func (s *Server) closed(c *Conn, reason string) {
+	if c.ws {
+		s.count.websocket.Add(-1)
+	} else {
+		s.count.polling.Add(-1)
+	}
+	if reason == ReasonSlowClient {
+		s.count.slow.Add(1)
+	}
+	for i, known := range reasons {
+		if reason == known || i == len(reasons)-1 {
+			s.count.closed[i].Add(1)
+			return
+		}
+	}
+}

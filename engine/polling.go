@@ -1,0 +1,367 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// poll is what a session needs while its transport is HTTP long-polling. It is guarded by Conn.mu.
+type poll struct {
+	wake  chan struct{} // capacity 1: something that the waiting GET should look at
+	done  chan struct{} // closed when output is over
+	quiet chan struct{} // made by who waits for dispatching to end
+
+	waiting     bool   // a GET waits for packets
+	writing     bool   // a GET writes what it took: the next one waits, and so does a new transport
+	posting     bool   // a POST is being served
+	dispatching bool   // it is calling the handler
+	farewell    *Frame // what the last poll gets
+	taken       int    // bytes that the writing GET took from the queue
+	corks       bool   // the end of writing pulls the cork that the upgrade put in
+}
+
+func newPoll() *poll {
+	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{}), farewell: closeFrame}
+}
+
+// notify makes the waiting GET look. It needs no lock.
+func (p *poll) notify() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// die releases the waiting GET, if any, and whoever waits for the end.
+func (p *poll) die() {
+	close(p.done)
+	p.notify()
+}
+
+// openPolling opens a polling session; its handshake is the first poll.
+func (s *Server) openPolling(w http.ResponseWriter, r *http.Request) {
+	c := s.open(w, r, false)
+	if c == nil {
+		return
+	}
+	c.start(nil, nil)
+	s.servePoll(w, r, c)
+}
+
+// servePoll answers a GET with the next packets, when there are any.
+func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
+	c.mu.Lock()
+	p := c.poll
+	var why *refusal
+	switch {
+	case c.ws:
+		why = errRequest
+	case c.state == stateDead:
+		why = errSession
+	case p.waiting: // packets would come out of order
+		c.endLocked(ReasonTransportError, 0, abruptly)
+		why = errRequest
+	default:
+		p.waiting = true
+	}
+	c.mu.Unlock()
+	if why != nil {
+		s.reject(w, why)
+		return
+	}
+
+	frames, ok := c.awaitPackets(r.Context(), p)
+	if !ok {
+		return // nobody is there to answer
+	}
+	err := answerPoll(w, r, frames, s.cfg.WriteTimeout)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.polledLocked(p, err)
+}
+
+// awaitPackets returns what the poll is answered with; false when its client went away.
+func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, bool) {
+	for {
+		c.mu.Lock()
+		frames := c.takeLocked(p)
+		c.mu.Unlock()
+		if frames != nil {
+			return frames, true
+		}
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+			// Nothing has been taken, but a client whose poll broke off gives the session up.
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			p.waiting = false
+			if c.ws {
+				c.releasePollLocked()
+			} else {
+				c.endLocked(ReasonTransportError, 0, abruptly)
+			}
+			return nil, false
+		}
+	}
+}
+
+// takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the client may send its
+// next GET: it can have the whole answer before the handler of this one has returned.
+func (c *Conn) takeLocked(p *poll) []*Frame {
+	var frames []*Frame
+	switch {
+	case p.writing:
+		return nil
+	case c.state == stateDead:
+		frames = []*Frame{p.farewell}
+	case c.ws:
+		frames = []*Frame{noopFrame}
+	case c.corked == 0 && !c.out.empty():
+		frames = c.takePayloadLocked(p)
+	case c.probed:
+		frames = []*Frame{noopFrame}
+	default:
+		return nil
+	}
+	p.waiting, p.writing = false, true
+	return frames
+}
+
+// takePayloadLocked takes as many packets as fit in one payload, at least one.
+func (c *Conn) takePayloadLocked(p *poll) []*Frame {
+	n, size := 0, -1 // the first has no separator
+	for _, f := range c.out.frames {
+		if size += payloadSize(f); n > 0 && size > c.srv.cfg.MaxPayload {
+			break
+		}
+		p.taken += len(f.wire)
+		n++
+	}
+	frames := append([]*Frame(nil), c.out.frames[:n]...)
+	c.out.drop(n)
+	return frames
+}
+
+// polledLocked ends a poll. A session whose answer could not be written is over: what was taken may be lost.
+func (c *Conn) polledLocked(p *poll, err error) {
+	p.writing = false
+	taken := p.taken
+	p.taken = 0
+	if c.state != stateDead { // else the queue has been written off as a whole
+		c.out.bytes -= taken
+		c.srv.count.buffered.Add(-int64(taken))
+	}
+	switch {
+	case err != nil && (taken > 0 || !c.ws):
+		c.endLocked(ReasonTransportError, 0, abruptly)
+	case c.ws:
+		if p.corks {
+			p.corks = false
+			c.uncorkLocked()
+		}
+		c.releasePollLocked()
+	case c.state == stateClosing && c.out.empty():
+		c.cutLocked() // the close packet is out
+	}
+	p.notify() // a next GET may be waiting for this one
+}
+
+// releasePollLocked drops the polling state of an upgraded session once no GET needs it.
+func (c *Conn) releasePollLocked() {
+	if p := c.poll; p != nil && !p.waiting && !p.writing {
+		c.poll = nil
+	}
+}
+
+// answerPoll writes a payload, and everything net/http has buffered of it, within the timeout.
+func answerPoll(w http.ResponseWriter, r *http.Request, frames []*Frame, timeout time.Duration) error {
+	buf := newBuffer()
+	defer buf.free()
+	for _, f := range frames {
+		buf.b = appendPacket(buf.b, f)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	h.Set("Content-Length", strconv.Itoa(len(buf.b)))
+	h.Set("Cache-Control", "no-store")
+	rc := http.NewResponseController(w)
+	rc.SetWriteDeadline(time.Now().Add(timeout))
+	w.WriteHeader(http.StatusOK)
+	_, err := w.Write(buf.b)
+	if err == nil {
+		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = r.Context().Err() // not every wrapped writer passes a failed flush on
+	}
+	rc.SetWriteDeadline(time.Time{})
+	return err
+}
+
+// servePost takes in a POST's packets.
+func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
+	c.mu.Lock()
+	p := c.poll
+	var why *refusal
+	switch {
+	case c.ws:
+		why = errRequest
+	case c.state != stateOpen:
+		why = errSession
+	case p.posting: // packets would come out of order
+		c.endLocked(ReasonTransportError, 0, abruptly)
+		why = errRequest
+	default:
+		p.posting = true
+	}
+	c.mu.Unlock()
+	if why != nil {
+		s.reject(w, why)
+		return
+	}
+
+	body := newBuffer()
+	defer body.free()
+	why = s.readBody(w, r, body)
+
+	c.mu.Lock()
+	switch {
+	case why != nil:
+		// A hole in the client's stream; it gives the session up too.
+		c.endLocked(ReasonTransportError, 0, abruptly)
+	case c.state != stateOpen:
+		why = errSession
+	default:
+		p.dispatching = true
+	}
+	c.mu.Unlock()
+	if why == nil {
+		why = c.dispatch(body.b)
+	}
+
+	// Before the answer, which the client may follow up at once.
+	c.mu.Lock()
+	p.posting, p.dispatching = false, false
+	if p.quiet != nil {
+		close(p.quiet)
+		p.quiet = nil
+	}
+	c.mu.Unlock()
+	if why != nil {
+		w.Header().Set("Connection", "close") // the rest of the body is not wanted
+		s.reject(w, why)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	h.Set("Cache-Control", "no-store")
+	w.Write([]byte("ok"))
+}
+
+// readBody reads a POST's body, bounded in size, memory and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, body *buffer) *refusal {
+	limit := s.cfg.MaxPayload
+	switch {
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/octet-stream"):
+		return errRequest // binary packets are base64 in protocol 4
+	case r.ContentLength > int64(limit):
+		return errTooLarge
+	}
+	// A pong could not come in meanwhile, so a slower body would not be of use.
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(s.cfg.PingInterval + s.cfg.PingTimeout))
+	src := http.MaxBytesReader(w, r.Body, int64(limit))
+	for {
+		n, err := src.Read(body.room(limit + 1 - len(body.b)))
+		body.b = body.b[:len(body.b)+n]
+		if err == nil {
+			continue
+		}
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			return errTooLarge
+		case err != io.EOF:
+			return errRequest
+		}
+		rc.SetReadDeadline(time.Time{})
+		return nil
+	}
+}
+
+// dispatch hands a payload's packets to the handler, on the request's own goroutine.
+func (c *Conn) dispatch(payload []byte) *refusal {
+	if !utf8.Valid(payload) {
+		return c.malformed()
+	}
+	broken := false
+	err := splitPayload(payload, func(data []byte, binary bool) bool {
+		k, ok := c.packet(data, binary)
+		if !ok {
+			c.mu.Lock()
+			broken = c.reason == ReasonParseError
+			c.mu.Unlock()
+			return false
+		}
+		k.do()
+		return true
+	})
+	if err != nil {
+		return c.malformed()
+	}
+	if broken {
+		return errRequest
+	}
+	return nil // also when the session ended in between: what came before that was taken in
+}
+
+func (c *Conn) malformed() *refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.violatedLocked(closeProtocol)
+	return errRequest
+}
+
+// endPolling is the goroutine of a polling session that ends: it tells the handler, once no POST is calling it, and waits
+// for the client to come for the close packet.
+func (c *Conn) endPolling() {
+	c.mu.Lock()
+	p := c.poll
+	var quiet chan struct{}
+	if p.dispatching {
+		quiet = make(chan struct{})
+		p.quiet = quiet
+	}
+	c.mu.Unlock()
+	if quiet != nil {
+		<-quiet
+	}
+	c.ended()
+
+	timer := time.NewTimer(c.srv.cfg.WriteTimeout)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+	case <-c.srv.stop:
+		timer.Reset(min(closeGrace, c.srv.cfg.WriteTimeout))
+		select {
+		case <-p.done:
+		case <-timer.C:
+		}
+	}
+	c.mu.Lock()
+	c.cutLocked()
+	c.mu.Unlock()
+	c.srv.forget(c)
+}

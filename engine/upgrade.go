@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"net"
+	"net/http"
+	"time"
+)
+
+// probe serves the websocket handshake of a session that exists. One session has one probe at a time, and upgrades once;
+// any other websocket is accepted and closed, as the reference server does.
+func (s *Server) probe(w http.ResponseWriter, accept string, c *Conn) {
+	if !s.track() {
+		s.reject(w, errUnavailable)
+		return
+	}
+	nc, early, err := hijack(w)
+	if err != nil {
+		s.wg.Done()
+		s.reject(w, errRequest)
+		return
+	}
+	nc.SetDeadline(time.Now().Add(s.cfg.UpgradeTimeout))
+
+	c.mu.Lock()
+	free := c.state == stateOpen && !c.ws && !c.upgrading
+	if free {
+		c.upgrading = true
+		c.nc = nc // endLocked closes it, nobody else uses it before the upgrade
+	}
+	c.mu.Unlock()
+	response := switching(w.Header(), accept)
+	if !free {
+		s.count.rejected.Add(1)
+		go s.turnAway(nc, response)
+		return
+	}
+	c.in.reset(nc, early)
+	go c.upgrade(nc, response)
+}
+
+// turnAway accepts a websocket only to close it.
+func (s *Server) turnAway(nc net.Conn, response []byte) {
+	defer s.wg.Done()
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(closeGrace))
+	if _, err := nc.Write(append(response, closingFrame(closePolicy).wire...)); err != nil {
+		return
+	}
+	halfClose(nc)
+	var scratch [64]byte
+	for {
+		if _, err := nc.Read(scratch[:]); err != nil {
+			return
+		}
+	}
+}
+
+// upgrade is the goroutine of a probe. When the client completes it, it becomes that of the websocket session.
+func (c *Conn) upgrade(nc net.Conn, response []byte) {
+	defer c.srv.wg.Done()
+	code, ok := c.probing(nc, response)
+	if ok {
+		c.read()
+		return
+	}
+	// The session goes on polling.
+	c.srv.count.upgradeFail.Add(1)
+	c.in.free()
+	c.mu.Lock()
+	if c.upgrading {
+		c.upgrading, c.probed, c.nc = false, false, nil
+	}
+	c.mu.Unlock()
+	nc.SetWriteDeadline(time.Now().Add(closeGrace))
+	nc.Write(closingFrame(code).wire)
+	nc.Close()
+}
+
+// probing talks to the client until the upgrade packet, within the deadline that nc has; else it returns the close code.
+func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
+	if _, err := nc.Write(response); err != nil {
+		return closeNormal, false
+	}
+	for probed := false; ; {
+		op, data, err := c.in.next(maxControl)
+		if v, broken := err.(*violation); broken {
+			return v.code, false
+		} else if err != nil {
+			return closeNormal, false
+		}
+		switch {
+		case op == opPing:
+			if _, err := nc.Write(newFrame(opPong, data, nil).wire); err != nil {
+				return closeNormal, false
+			}
+		case op == opPong:
+		case op == opText && string(data) == "2probe" && !probed:
+			probed = true
+			if _, err := nc.Write(probedFrame.wire); err != nil {
+				return closeNormal, false
+			}
+			c.mu.Lock()
+			if c.upgrading {
+				c.probed = true
+				c.poll.notify()
+			}
+			c.mu.Unlock()
+		case op == opText && string(data) == "5" && probed:
+			return closeNormal, c.switchTransport(nc)
+		case op == opClose:
+			return closeNormal, false
+		default:
+			return closeProtocol, false
+		}
+	}
+}
+
+// switchTransport makes the probe's websocket the session's transport. A client that upgrades has had the answer to its last
+// poll, so everything still queued follows it on the websocket, in order.
+func (c *Conn) switchTransport(nc net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.poll
+	if c.state != stateOpen {
+		return false
+	}
+	if p.posting {
+		// Its packets and the websocket's would mix.
+		c.violatedLocked(closeProtocol)
+		return false
+	}
+	c.ws, c.upgrading, c.probed = true, false, false
+	c.srv.count.polling.Add(-1)
+	c.srv.count.websocket.Add(1)
+	c.srv.count.upgrades.Add(1)
+	nc.SetDeadline(time.Time{})
+	c.raw = c.srv.rawConn(nc)
+	if p.writing {
+		// The client has the answer, but its handler has not heard so yet. What was taken goes out before what was not.
+		p.corks = true
+		c.corked++
+	}
+	p.notify()
+	c.releasePollLocked()
+	c.writeLocked()
+	return true
+}
