@@ -19,6 +19,15 @@ type Key struct {
 	Name, Secret string
 }
 
+// String is the name of the key. The key itself stays out of logs.
+func (k Key) String() string { return k.Name }
+
+// GoString is like String.
+func (k Key) GoString() string { return k.Name }
+
+// MarshalText is like String.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.Name), nil }
+
 // ParseKeys reads "name=key,name=key". Spaces around the parts are ignored;
 // a key may contain '='. Every bad part is reported, none is quoted: it could
 // be a key whose name was forgotten.

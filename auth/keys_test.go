@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,19 @@ func TestNewKeysWantsKeys(t *testing.T) {
 	for behaviour, keys := range map[string][]Key{"none": nil, "a short one": {{"a", "short"}}, "no name": {{"", keyA}}} {
 		if _, err := NewKeys(keys); err == nil {
 			t.Errorf("%s: accepted", behaviour)
+		}
+	}
+}
+
+func TestKeysDoNotPrintThemselves(t *testing.T) {
+	key := Key{"billing", keyA}
+	asJSON, err := json.Marshal([]Key{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{fmt.Sprint(key), fmt.Sprintf("%+v %#v %s %q", key, []Key{key}, &key, key), string(asJSON)} {
+		if strings.Contains(text, keyA) || !strings.Contains(text, "billing") {
+			t.Errorf("prints as %s", text)
 		}
 	}
 }
