@@ -1,0 +1,267 @@
+package realtime
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"unicode/utf8"
+)
+
+// The types of Socket.IO packets, protocol 5, as they stand on the wire.
+type packetType byte
+
+const (
+	packetConnect      packetType = '0'
+	packetDisconnect   packetType = '1'
+	packetEvent        packetType = '2'
+	packetAck          packetType = '3'
+	packetConnectError packetType = '4'
+	packetBinaryEvent  packetType = '5'
+	packetBinaryAck    packetType = '6'
+)
+
+// Limits of what a client may send in one packet. Its bytes are bounded by the engine's MaxPayload.
+const (
+	maxAttachments  = 8           // binary attachments
+	maxNamespaceLen = 255         // bytes, the slash included
+	maxAckID        = 1<<53 - 1   // what a JavaScript client can count up to
+	maxArgs         = 128         // elements of an event's or an ack's array
+	maxDepth        = 64          // arrays and objects open at once
+	maxDigits       = len("9007") // digits of an attachment count, so that it cannot overflow
+)
+
+const mainNamespace = "/"
+
+// packet is one decoded Socket.IO packet. It owns its bytes.
+type packet struct {
+	kind      packetType
+	namespace string
+	id        uint64 // ack id, if hasID
+	hasID     bool
+	event     string            // name of an EVENT or BINARY_EVENT
+	args      []json.RawMessage // arguments after the name, or those of an ack
+	payload   json.RawMessage   // CONNECT's object; nil when there was none
+
+	attachments [][]byte
+	missing     int // attachments still to come
+}
+
+// isBinary reports whether attachments follow a packet of this type.
+func (t packetType) isBinary() bool { return t == packetBinaryEvent || t == packetBinaryAck }
+
+// What a packet can be refused for. The text is for logs; the wire only sees the connection close.
+var (
+	errEmpty        = errors.New("empty packet")
+	errType         = errors.New("unknown packet type")
+	errServerOnly   = errors.New("packet type is the server's")
+	errUTF8         = errors.New("not valid UTF-8")
+	errAttachments  = errors.New("invalid attachment count")
+	errNamespace    = errors.New("invalid namespace name")
+	errAckID        = errors.New("invalid ack id")
+	errPayload      = errors.New("payload does not fit the packet type")
+	errJSON         = errors.New("payload is not JSON")
+	errDepth        = errors.New("payload is nested too deeply")
+	errArgs         = errors.New("too many arguments")
+	errReserved     = errors.New("reserved event name")
+	errPlaceholder  = errors.New("placeholder without its attachment")
+	errInterleaved  = errors.New("text while attachments are missing")
+	errUnexpected   = errors.New("attachment without a packet")
+	errAttachedSize = errors.New("attachments are too large")
+)
+
+// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>].
+// data is copied where the packet needs it.
+func decode(data []byte) (packet, error) {
+	if len(data) == 0 {
+		return packet{}, errEmpty
+	}
+	p := packet{kind: packetType(data[0]), namespace: mainNamespace}
+	if p.kind < packetConnect || p.kind > packetBinaryAck {
+		return packet{}, errType
+	}
+	if p.kind == packetConnectError {
+		return packet{}, errServerOnly
+	}
+	if !utf8.Valid(data) {
+		return packet{}, errUTF8
+	}
+	rest := data[1:]
+	if p.kind.isBinary() {
+		count, after, ok := bytes.Cut(rest, []byte{'-'})
+		n, plain := decimal(count, maxDigits)
+		if !ok || !plain || n > maxAttachments {
+			return packet{}, errAttachments
+		}
+		p.missing, rest = int(n), after
+	}
+	if len(rest) > 0 && rest[0] == '/' {
+		name, after, _ := bytes.Cut(rest, []byte{','}) // a packet may end with its namespace
+		if len(name) > maxNamespaceLen {
+			return packet{}, errNamespace
+		}
+		p.namespace, rest = string(name), after
+	}
+	digits := 0
+	for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
+		digits++
+	}
+	if digits > 0 {
+		id, ok := decimal(rest[:digits], len("9007199254740991"))
+		if !ok || id > maxAckID {
+			return packet{}, errAckID
+		}
+		p.id, p.hasID, rest = id, true, rest[digits:]
+	}
+	if err := p.setPayload(rest); err != nil {
+		return packet{}, err
+	}
+	return p, nil
+}
+
+// decimal reads a number without sign and without leading zeros.
+func decimal(digits []byte, limit int) (uint64, bool) {
+	if len(digits) == 0 || len(digits) > limit || digits[0] == '0' && len(digits) > 1 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n, true
+}
+
+// setPayload checks the JSON part against the form that the packet's type asks for, and keeps a copy.
+func (p *packet) setPayload(text []byte) error {
+	switch p.kind {
+	case packetConnect:
+		if p.hasID || len(text) > 0 && text[0] != '{' {
+			return errPayload
+		}
+		if len(text) == 0 {
+			return nil
+		}
+		if err := checkJSON(text); err != nil {
+			return err
+		}
+		p.payload = bytes.Clone(text)
+		return nil
+	case packetDisconnect:
+		if p.hasID || len(text) > 0 {
+			return errPayload
+		}
+		return nil
+	}
+	if len(text) == 0 || text[0] != '[' {
+		return errPayload
+	}
+	array := bytes.Clone(text)
+	args, err := splitArray(array)
+	if err != nil {
+		return err
+	}
+	if p.kind.isBinary() {
+		if err := checkPlaceholders(array, p.missing); err != nil {
+			return err
+		}
+	}
+	if p.kind == packetAck || p.kind == packetBinaryAck {
+		if !p.hasID {
+			return errAckID
+		}
+		p.args = args
+		return nil
+	}
+	// An event: the array is not empty and begins with the name. Names are strings here; JavaScript's parser would take a
+	// number too, but no client API can send one.
+	if len(args) == 0 || args[0][0] != '"' {
+		return errPayload
+	}
+	p.event, p.args = unquote(args[0]), args[1:]
+	if reservedEvent(p.event) {
+		return errReserved
+	}
+	return nil
+}
+
+// reservedEvent reports whether Socket.IO keeps the name for itself.
+func reservedEvent(name string) bool {
+	switch name {
+	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
+		return true
+	}
+	return false
+}
+
+// decoder puts packets together: the text of a binary packet waits here for its attachments.
+// It is one pointer in an idle session.
+type decoder struct {
+	partial *packet
+}
+
+// text takes a text message. It returns the packet and true when that is complete.
+func (d *decoder) text(data []byte) (packet, bool, error) {
+	if d.partial != nil {
+		return packet{}, false, errInterleaved
+	}
+	p, err := decode(data)
+	if err != nil || p.missing == 0 {
+		return p, err == nil, err
+	}
+	d.partial = &p
+	return packet{}, false, nil
+}
+
+// binary takes a binary message, which it keeps. limit bounds the attachments of one packet together, in bytes.
+func (d *decoder) binary(data []byte, limit int) (packet, bool, error) {
+	p := d.partial
+	if p == nil {
+		return packet{}, false, errUnexpected
+	}
+	size := len(data)
+	for _, a := range p.attachments {
+		size += len(a)
+	}
+	if size > limit {
+		return packet{}, false, errAttachedSize
+	}
+	p.attachments = append(p.attachments, data)
+	if p.missing--; p.missing > 0 {
+		return packet{}, false, nil
+	}
+	d.partial = nil
+	return *p, true, nil
+}
+
+// appendHead appends the part of a packet before its payload.
+func appendHead(dst []byte, kind packetType, attachments int, namespace string, id uint64, hasID bool) []byte {
+	dst = append(dst, byte(kind))
+	if kind.isBinary() {
+		dst = strconv.AppendInt(dst, int64(attachments), 10)
+		dst = append(dst, '-')
+	}
+	if namespace != mainNamespace {
+		dst = append(dst, namespace...)
+		dst = append(dst, ',')
+	}
+	if hasID {
+		dst = strconv.AppendUint(dst, id, 10)
+	}
+	return dst
+}
+
+// appendArray appends the values as a JSON array, after first when that is not nil.
+func appendArray(dst []byte, first []byte, values []json.RawMessage) []byte {
+	dst = append(dst, '[')
+	dst = append(dst, first...)
+	for i, v := range values {
+		if i > 0 || first != nil {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, v...)
+	}
+	return append(dst, ']')
+}

@@ -1,0 +1,178 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zishang520/socket.io/v2/socket"
+
+	"jobwire/engine"
+	"jobwire/events"
+)
+
+// Hub serves Socket.IO to any number of clients and sends messages to users and rooms.
+type Hub struct {
+	config    Config
+	lifecycle Lifecycle
+	log       *slog.Logger
+	handlers  map[string]rawHandler // complete before the hub serves
+
+	engine  *engine.Server
+	io      *socket.Server
+	binding *engine.Binding
+
+	rooms     *index
+	deadlines *deadlines
+	tokenCost int64 // ns that a message takes from the token bucket
+	count     counters
+	scratch   sync.Pool // of *[]*Session: members of rooms too large for the stack
+
+	workers sync.WaitGroup
+	base    context.Context // of all handlers; ends when Shutdown gives up on them
+	cancel  context.CancelFunc
+}
+
+// Message is one Socket.IO packet on its way to clients.
+type Message struct {
+	Packet  []byte    // from events.Encode; copied by the call that takes it
+	ID      events.ID // zero for what is not stored
+	Confirm bool      // ask the client for a receipt; needs an ID
+}
+
+// New returns a hub that serves nobody yet. Its goroutine ends with Shutdown.
+func New(config Config, lifecycle Lifecycle) *Hub {
+	config = config.withDefaults()
+	h := &Hub{
+		config:    config,
+		lifecycle: lifecycle,
+		log:       config.Logger,
+		handlers:  make(map[string]rawHandler),
+		rooms:     newIndex(),
+		deadlines: newDeadlines(),
+		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
+	}
+	h.base, h.cancel = context.WithCancel(context.Background())
+	h.scratch.New = func() any { return new([]*Session) }
+	h.engine = engine.NewServer(config.Engine, h.accept)
+	h.io, h.binding = newLibrary(h)
+	return h
+}
+
+// ServeHTTP serves polling requests and websocket handshakes at any path. Handshakes beyond MaxUnauthenticated are answered
+// 503 with {"code":"too_many_unauthenticated","message":…}.
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A client that smuggles "sid=" into its handshake only gets as far as accept, which counts again.
+	if h.full() && r.Method == http.MethodGet && !strings.Contains(r.URL.RawQuery, "sid=") {
+		h.count.overloaded.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"code": "too_many_unauthenticated", "message": "Too many connections are waiting to authenticate.",
+		})
+		return
+	}
+	h.engine.ServeHTTP(w, r)
+}
+
+func (h *Hub) full() bool {
+	return h.count.unauthenticated.Load() >= int64(h.config.MaxUnauthenticated)
+}
+
+// accept is called by the engine for every new connection, before anything is read from it.
+func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
+	if h.count.unauthenticated.Add(1) > int64(h.config.MaxUnauthenticated) {
+		h.count.unauthenticated.Add(-1)
+		h.count.overloaded.Add(1)
+		return nil
+	}
+	authorization := r.Header.Get("Authorization")
+	if len(authorization) > maxAuthorization {
+		authorization = authorization[:maxAuthorization]
+	}
+	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization)}
+	h.deadlines.set(s, time.Now().Add(h.config.HandshakeTimeout))
+	return (*gate)(s)
+}
+
+// EmitUser sends m to all sessions of a user, one frame for all of them. It returns to how many; held sessions count.
+func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
+	var few [16]*Session
+	var name [len(userRoomPrefix) + events.MaxUserIDLen]byte
+	members := h.rooms.members(append(append(name[:0], userRoomPrefix...), userID...), few[:0])
+	if len(members) == 0 {
+		return 0
+	}
+	frames := []*engine.Frame{engine.TextFrame(m.Packet)}
+	for _, s := range members {
+		if s.deliver(frames, m.ID, m.Confirm) {
+			sockets++
+		}
+	}
+	h.count.emits.Add(1)
+	h.count.deliveries.Add(uint64(sockets))
+	return sockets
+}
+
+// EmitRoom sends m to the sessions in a room but those of exceptUser, past Hold. It returns to how many.
+func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
+	buffer := h.scratch.Get().(*[]*Session)
+	members := h.rooms.members([]byte(room), (*buffer)[:0])
+	if len(members) > 0 {
+		frames := []*engine.Frame{engine.TextFrame(m.Packet)}
+		for _, s := range members {
+			if s.userID != exceptUser && s.send(frames, m.ID, m.Confirm) {
+				sockets++
+			}
+		}
+		h.count.emits.Add(1)
+		h.count.deliveries.Add(uint64(sockets))
+	}
+	clear(members) // sessions must not live on in the pool
+	*buffer = members[:0]
+	h.scratch.Put(buffer)
+	return sockets
+}
+
+// DisconnectUser ends all sessions of a user for good: last, if not nil, is the last packet they get, then Socket.IO's
+// DISCONNECT, then the transport closes. It returns how many sessions there were. A CONNECT that is being judged meanwhile
+// is not among them: whoever revokes access does so at the lifecycle first.
+func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
+	var frame *engine.Frame
+	if last != nil {
+		frame = engine.TextFrame(last)
+	}
+	for _, s := range h.rooms.members([]byte(userRoomPrefix+userID), nil) {
+		if s.disconnect(frame) {
+			sockets++
+		}
+	}
+	return sockets
+}
+
+// Shutdown stops accepting, lets the engine close all connections so that clients reconnect by themselves, and waits until
+// every Disconnected has returned. When ctx ends first, handlers are told through their context, and ctx's error is returned.
+func (h *Hub) Shutdown(ctx context.Context) error {
+	err := h.engine.Shutdown(ctx)
+	idle := make(chan struct{})
+	go func() {
+		h.workers.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		h.cancel()
+		if err == nil {
+			err = ctx.Err()
+		}
+	}
+	h.cancel()
+	h.deadlines.close()
+	return err
+}
