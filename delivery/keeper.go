@@ -89,7 +89,7 @@ func (s *Service) stallDue() {
 		if err == nil && len(jobs) > 0 {
 			entries := make([]Entry, len(jobs))
 			for i, j := range jobs {
-				entries[i] = Entry{Kind: KindStall, Event: events.Event{UserID: j.UserID, JobID: j.JobID}}
+				entries[i] = Entry{Kind: KindStall, At: j.At, Event: events.Event{UserID: j.UserID, JobID: j.JobID}}
 			}
 			err = s.publish(ctx, entries, make([]Answer, len(entries)), nil)
 		}
@@ -100,10 +100,10 @@ func (s *Service) stallDue() {
 			}
 			return
 		}
-		if !next.IsZero() {
-			s.keeper.arm(next)
-		}
-		if len(jobs) < stallBatch {
+		if len(jobs) == 0 {
+			if !next.IsZero() {
+				s.keeper.arm(next)
+			}
 			return
 		}
 	}

@@ -96,7 +96,7 @@ type Entry struct {
 	Kind        Kind
 	Event       events.Event
 	Fingerprint [16]byte  // of everything a repeat must have in common; only with an idempotency key
-	At          events.ID // of KindRefresh
+	At          events.ID // of KindRefresh: the progress; of KindStall: DueJob.At
 }
 
 // Verdict is what the store decided.
@@ -227,6 +227,7 @@ type Job struct {
 type DueJob struct {
 	UserID string
 	JobID  string
+	At     events.ID // the store's own mark of the deadline, to be given back in Entry.At
 }
 
 // Swept is what one step of a sweep did.

@@ -214,7 +214,11 @@ func (r *rules) stall(u *user, e *delivery.Entry, d *delivery.Decision) (changed
 	d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
 	job := e.Event.JobID
 	j := r.job(u.name, job)
-	if j == nil || j.indexed == 0 || j.indexed > r.now {
+	if j == nil || j.indexed != e.At.Ms {
+		r.space.drop(dueKey(e.At.Ms, u.name, job)) // nobody's any more
+		return false
+	}
+	if j.indexed > r.now {
 		return false
 	}
 	if j.deadline == 0 || j.deadline > r.now {
@@ -241,7 +245,7 @@ func (r *rules) due(limit int) (jobs []delivery.DueJob, first uint64) {
 			first = ms
 			return false
 		}
-		jobs = append(jobs, delivery.DueJob{UserID: user, JobID: job})
+		jobs = append(jobs, delivery.DueJob{UserID: user, JobID: job, At: events.ID{Ms: ms}})
 		return true
 	})
 	return jobs, first
