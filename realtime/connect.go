@@ -171,15 +171,26 @@ func (s *Session) greet(sock *socket.Socket) {
 
 	defer func() { // also when Connected panics: Disconnected will follow as ever
 		s.mu.Lock()
-		s.answered = true
 		stays := s.hold != nil && s.hold.asked
 		s.mu.Unlock()
 		if !stays {
 			s.Live(events.ID{})
 		}
-		s.conn.Uncork()
+		s.Flush()
 	}()
 	s.hub.lifecycle.Connected(s)
+}
+
+// Flush lets the CONNECT reply and everything emitted so far go out. It is for a Lifecycle.Connected that has more to send
+// than should pile up; one that does not call it is flushed when it returns.
+func (s *Session) Flush() {
+	s.mu.Lock()
+	first := !s.answered
+	s.answered = true
+	s.mu.Unlock()
+	if first {
+		s.conn.Uncork()
+	}
 }
 
 // leaveNamespace ends the session because the client said so. The connection may live a little longer: the client closes it.

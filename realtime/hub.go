@@ -30,7 +30,7 @@ type Hub struct {
 	deadlines *deadlines
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
-	scratch   sync.Pool // of *[]*Session: members of rooms too large for the stack
+	scratch   sync.Pool // of *[]*Session: the members of a room, while an emit is on its way
 
 	workers sync.WaitGroup
 	base    context.Context // of all handlers; ends when Shutdown gives up on them
@@ -102,14 +102,14 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 
 // EmitUser sends m to all sessions of a user, one frame for all of them. It returns to how many; held sessions count.
 func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
-	var few [16]*Session
-	var name [len(userRoomPrefix) + events.MaxUserIDLen]byte
-	members := h.rooms.members(append(append(name[:0], userRoomPrefix...), userID...), few[:0])
-	if len(members) == 0 {
+	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
+	members := h.members(append(append(room[:0], userRoomPrefix...), userID...))
+	defer h.done(members)
+	if len(*members) == 0 {
 		return 0
 	}
 	frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-	for _, s := range members {
+	for _, s := range *members {
 		if s.deliver(frames, m.ID, m.Confirm) {
 			sockets++
 		}
@@ -121,22 +121,32 @@ func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
 
 // EmitRoom sends m to the sessions in a room but those of exceptUser, past Hold. It returns to how many.
 func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
-	buffer := h.scratch.Get().(*[]*Session)
-	members := h.rooms.members([]byte(room), (*buffer)[:0])
-	if len(members) > 0 {
-		frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-		for _, s := range members {
-			if s.userID != exceptUser && s.send(frames, m.ID, m.Confirm) {
-				sockets++
-			}
-		}
-		h.count.emits.Add(1)
-		h.count.deliveries.Add(uint64(sockets))
+	members := h.members([]byte(room))
+	defer h.done(members)
+	if len(*members) == 0 {
+		return 0
 	}
-	clear(members) // sessions must not live on in the pool
-	*buffer = members[:0]
-	h.scratch.Put(buffer)
+	frames := []*engine.Frame{engine.TextFrame(m.Packet)}
+	for _, s := range *members {
+		if s.userID != exceptUser && s.send(frames, m.ID, m.Confirm) {
+			sockets++
+		}
+	}
+	h.count.emits.Add(1)
+	h.count.deliveries.Add(uint64(sockets))
 	return sockets
+}
+
+// members returns who is in the room now, in a borrowed slice: done takes it back.
+func (h *Hub) members(room []byte) *[]*Session {
+	list := h.scratch.Get().(*[]*Session)
+	*list = h.rooms.members(room, (*list)[:0])
+	return list
+}
+
+func (h *Hub) done(members *[]*Session) {
+	clear(*members) // sessions must not live on in the pool
+	h.scratch.Put(members)
 }
 
 // DisconnectUser ends all sessions of a user for good: last, if not nil, is the last packet they get, then Socket.IO's

@@ -187,6 +187,9 @@ func (s *Session) Refresh(identity auth.Identity) error {
 	return nil
 }
 
+// Close ends the session by closing its transport, after what is queued. The client comes back by itself.
+func (s *Session) Close(reason string) { s.conn.Close(reason) }
+
 // disconnect ends the session: last, if not nil, then Socket.IO's DISCONNECT, then the transport. The client does not come
 // back by itself.
 func (s *Session) disconnect(last *engine.Frame) bool {
