@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// runLimit bounds one run of the generator.
+const runLimit = 4 * time.Minute
+
+// sample is what one run of the generator measured.
+type sample struct {
+	Round   int                `json:"round"`
+	Load    string             `json:"load"`
+	Server  string             `json:"server"`
+	Metrics map[string]float64 `json:"metrics,omitempty"`
+	Error   string             `json:"error,omitempty"`
+}
+
+// bench plays loads and keeps their samples.
+type bench struct {
+	options
+	results      string // folder for results, logs and profiles
+	jobwireDebug bool   // jobwire offers net/http/pprof
+	progress     io.Writer
+	samples      []sample
+}
+
+func newBench(o options, progress io.Writer) (*bench, error) {
+	b := &bench{options: o, results: filepath.Join(o.dir, "results"), progress: progress}
+	for _, sub := range []string{"logs", "profiles"} {
+		if err := os.MkdirAll(filepath.Join(b.results, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if o.profile {
+		b.jobwireDebug = hasFlag(filepath.Join(o.dir, "bin", "jobwire"), "debug-addr")
+	}
+	return b, nil
+}
+
+// play runs all rounds. Within a round the servers of one load follow each
+// other directly, and every round begins with another of them, so that a
+// drift of the machine hits all alike.
+func (b *bench) play(ctx context.Context, plan []planned) {
+	for round := range b.rounds {
+		for i, p := range plan {
+			for j := range p.on {
+				c := p.on[(i+j+round)%len(p.on)]
+				if ctx.Err() != nil {
+					return
+				}
+				fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
+				s := sample{Round: round, Load: p.name, Server: c.name}
+				var err error
+				if s.Metrics, err = b.once(ctx, c, p.load, round); err != nil {
+					s.Error = err.Error()
+					fmt.Fprintf(b.progress, " failed: %v\n", err)
+				} else {
+					fmt.Fprintf(b.progress, " %s\n", summary(s.Metrics))
+				}
+				b.samples = append(b.samples, s)
+			}
+		}
+	}
+}
+
+// once starts a server, loads it, and ends it.
+func (b *bench) once(ctx context.Context, c contender, l load, round int) (map[string]float64, error) {
+	name := fmt.Sprintf("%s-%s-%d", l.name, c.name, round+1)
+	s, err := b.start(ctx, c, l, name)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	metrics, err := b.generate(ctx, s, l, name)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, logTail(s.log.Name()))
+	}
+	select {
+	case <-s.exited:
+		return nil, fmt.Errorf("the server ended under load\n%s", logTail(s.log.Name()))
+	default:
+	}
+	if l.disk {
+		if metrics[diskLimit], err = measureDisk(s.dataDir); err != nil {
+			return nil, err
+		}
+	}
+	return metrics, nil
+}
+
+// generate runs the generator against s and returns its metrics.
+func (b *bench) generate(ctx context.Context, s *server, l load, name string) (map[string]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
+	args := append([]string{"-addr", s.addr, "-pid", strconv.Itoa(s.cmd.Process.Pid), "-dialect", s.dialect},
+		l.arguments(b.quick)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "bin", "loadgen"), args...)
+	cmd.Env = append(os.Environ(), "BENCH_JWT_SECRET="+benchSecret, "BENCH_API_KEY="+benchKey)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start loadgen: %w", err)
+	}
+	var metrics map[string]float64
+	var profiled chan error
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var msg struct {
+			Phase   string             `json:"phase"`
+			Metrics map[string]float64 `json:"metrics"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &msg); err != nil {
+			complaint.WriteString(lines.Text() + "\n")
+			continue
+		}
+		if msg.Phase == "measure" && b.options.profile {
+			profiled = make(chan error, 1)
+			go func() { profiled <- b.takeProfile(ctx, s, name) }()
+		}
+		if msg.Metrics != nil {
+			metrics = msg.Metrics
+		}
+	}
+	err = cmd.Wait()
+	if profiled != nil {
+		if perr := <-profiled; perr != nil {
+			fmt.Fprintf(b.progress, " (no profile: %v)", perr)
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s", bytes.TrimSpace(append(complaint.Bytes(), err.Error()...)))
+	case metrics == nil:
+		return nil, errors.New("the generator measured nothing")
+	}
+	return metrics, nil
+}
+
+// summary is one run's metrics on one line of progress.
+func summary(m map[string]float64) string {
+	text := ""
+	for _, list := range [][]line{lines, details} {
+		for _, l := range list {
+			key := l.metric + "="
+			if v, ok := m[l.metric]; ok && !bytes.Contains([]byte(text), []byte(key)) {
+				text += " " + key + strconv.FormatFloat(v, 'f', l.digits, 64)
+			}
+		}
+	}
+	return text
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// series is one metric of one server over the rounds; a round that failed is
+// missing from it.
+type series map[int]float64
+
+func (s series) values() []float64 {
+	out := make([]float64, 0, len(s))
+	for _, v := range s {
+		out = append(out, v)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// median is the middle value, or the mean of the two in the middle. s is not
+// empty.
+func (s series) median() float64 {
+	v := s.values()
+	n := len(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+func (s series) min() float64 { return s.values()[0] }
+func (s series) max() float64 { return s.values()[len(s)-1] }
+
+// over divides round by round: rounds are close in time, so what the machine
+// does to one server it does to the other.
+func (s series) over(peer series) series {
+	out := series{}
+	for round, v := range s {
+		if p, ok := peer[round]; ok && p > 0 {
+			out[round] = v / p
+		}
+	}
+	return out
+}
+
+// cell is a median with its spread.
+func (s series) cell(digits int) string {
+	if len(s) == 0 {
+		return "–"
+	}
+	text := number(s.median(), digits)
+	if low, high := number(s.min(), digits), number(s.max(), digits); low != high {
+		text += fmt.Sprintf(" (%s–%s)", low, high)
+	}
+	return text
+}
+
+// number formats v with thousands separated by commas.
+func number(v float64, digits int) string {
+	text := strconv.FormatFloat(v, 'f', digits, 64)
+	whole, rest, found := strings.Cut(text, ".")
+	for i := len(whole) - 3; i > 0 && whole[i-1] != '-'; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	if found {
+		whole += "." + rest
+	}
+	return whole
+}
