@@ -47,5 +47,3 @@ func TestBoltKeepsTheContract(t *testing.T) {
 		}
 	})
 }
-
-func crashChild() bool { return false }

@@ -1,0 +1,86 @@
+package embedded
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"jobwire/delivery"
+	"jobwire/events"
+)
+
+// BenchmarkPublish posts events from 64 goroutines. BenchmarkDisk is what the
+// same disk does with the same number of bytes and nothing else.
+func BenchmarkPublish(b *testing.B) {
+	for _, c := range []struct{ name, event string }{
+		{"durable", events.JobCompleted}, {"progress", events.JobProgress}, {"custom", "note"},
+	} {
+		for _, users := range []int{1, 64, 10_000} {
+			b.Run(fmt.Sprintf("%s/users=%d", c.name, users), func(b *testing.B) {
+				s, err := Open(b.TempDir(), delivery.Limits{}, Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Close()
+				data := json.RawMessage(`{"jobId":"job-123456","progress":42,"message":"halfway through the export"}`)
+				var n atomic.Int64
+				crowd(b, 64, func() {
+					i := n.Add(1)
+					e := delivery.Entry{Event: events.Event{UserID: fmt.Sprint("user", i%int64(users)), Name: c.event, Data: data}}
+					if c.event != "note" {
+						e.Event.JobID = fmt.Sprint(i % 1000)
+					}
+					if _, err := s.Publish(context.Background(), []delivery.Entry{e}); err != nil {
+						b.Error(err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func BenchmarkDisk(b *testing.B) {
+	for _, batch := range []int{1, 64} {
+		b.Run(fmt.Sprintf("events=%d", batch), func(b *testing.B) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "log"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			record := make([]byte, 200*batch)
+			b.ResetTimer()
+			for range b.N {
+				if _, err := f.Write(record); err != nil {
+					b.Fatal(err)
+				}
+				if err := f.Sync(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// crowd shares b.N calls among n goroutines.
+func crowd(b *testing.B, n int, call func()) {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	b.ReportAllocs()
+	for range n {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				call()
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
