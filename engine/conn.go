@@ -53,10 +53,10 @@ type Conn struct {
 	flushing bool // a flusher goroutine owns the writing side of nc
 	lingers  bool // the reader only waits for the peer's end of the connection
 	flushed  bool // closing, and everything has been handed to the kernel
-	departed bool // the client has sent its close frame: only ours is still to go
+	departed bool // the client has said goodbye: only the answer is still to go
 
 	upgrading bool // a probe owns nc, and in; ws is false
-	probed    bool // the probe was answered: polls are released with a noop
+	probed    bool // the probe was answered: polls end with a noop
 	awaiting  bool // the heartbeat's ping has not been answered
 
 	corked int32
@@ -221,9 +221,14 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 		if c.upgrading {
 			cut(c.nc)
 		}
-		if how == abruptly {
+		switch {
+		case how == abruptly:
 			c.cutLocked()
-		} else {
+		case c.departed:
+			// The client knows. Its poll need only end, be it here or still on its way.
+			c.advanceLocked(c.out.bytes - c.poll.taken)
+			c.pushLocked(noopFrame)
+		default:
 			c.pushLocked(closeFrame)
 		}
 		c.poll.notify()

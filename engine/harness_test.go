@@ -43,7 +43,7 @@ type testServer struct {
 	sessions chan *recorder
 
 	mu     sync.Mutex
-	onOpen func(*Conn, *http.Request)          // runs inside accept
+	onOpen func(*Conn, *http.Request)           // runs inside accept
 	onMsg  func(c *Conn, b []byte, binary bool) // runs inside Message
 	refuse bool
 }

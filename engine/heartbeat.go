@@ -14,7 +14,7 @@ import (
 type heartbeat struct {
 	srv     *Server
 	epoch   time.Time
-	quantum time.Duration // beats closer than this go together
+	quantum time.Duration // pings come early by at most this, so that many go together
 
 	mu      sync.Mutex // guards what follows, and Conn.beat's links
 	due     beatList   // sessions waiting for their next ping
@@ -114,7 +114,7 @@ func (h *heartbeat) run() {
 	for {
 		h.mu.Lock()
 		now := time.Since(h.epoch)
-		ping, late = h.take(&h.due, now, ping[:0]), h.take(&h.overdue, now, late[:0])
+		ping, late = h.take(&h.due, now+h.quantum, ping[:0]), h.take(&h.overdue, now, late[:0])
 		h.mu.Unlock()
 		for i, c := range ping {
 			c.heartbeat()
@@ -137,7 +137,7 @@ func (h *heartbeat) run() {
 				h.wakeAt = min(h.wakeAt, list.head.beat.at)
 			}
 		}
-		sleep := max(h.wakeAt-time.Since(h.epoch), h.quantum)
+		sleep := h.wakeAt - time.Since(h.epoch)
 		h.mu.Unlock()
 		timer.Reset(sleep)
 		select {

@@ -17,17 +17,17 @@ type poll struct {
 	done  chan struct{} // closed when output is over
 	quiet chan struct{} // made by who waits for dispatching to end
 
-	waiting     bool   // a GET waits for packets
-	writing     bool   // a GET writes what it took: the next one waits, and so does a new transport
-	posting     bool   // a POST is being served
-	dispatching bool   // it is calling the handler
-	farewell    *Frame // what the last poll gets
-	taken       int    // bytes that the writing GET took from the queue
-	corks       bool   // the end of writing pulls the cork that the upgrade put in
+	waiting     bool // a GET waits for packets
+	writing     bool // a GET writes what it took: the next one waits, and so does a new transport
+	posting     bool // a POST is being served
+	dispatching bool // it is calling the handler
+	release     bool // the waiting GET is to end with a noop: a probe was answered
+	taken       int  // bytes that the writing GET took from the queue
+	corks       bool // the end of writing pulls the cork that the upgrade put in
 }
 
 func newPoll() *poll {
-	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{}), farewell: closeFrame}
+	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // notify makes the waiting GET look. It needs no lock.
@@ -76,28 +76,48 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 		return
 	}
 
-	frames, ok := c.awaitPackets(r.Context(), p)
-	if !ok {
+	frames, why := c.awaitPackets(r.Context(), p)
+	if why != nil {
+		s.reject(w, why)
+		return
+	}
+	if frames == nil {
 		return // nobody is there to answer
 	}
-	err := answerPoll(w, r, frames, s.cfg.WriteTimeout)
+	err := answerPoll(w, frames, s.cfg.WriteTimeout)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.polledLocked(p, err)
 }
 
-// awaitPackets returns what the poll is answered with; false when its client went away.
-func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, bool) {
+// probedPoll is how long a poll waits that comes when the upgrade should: a client that has not seen the probe's answer yet
+// would otherwise come again and again.
+const probedPoll = 100 * time.Millisecond
+
+// awaitPackets returns what the poll is answered with; nothing at all when its client went away.
+func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
+	var release <-chan time.Time
 	for {
 		c.mu.Lock()
-		frames := c.takeLocked(p)
+		frames, why := c.takeLocked(p)
+		probed := c.probed
 		c.mu.Unlock()
-		if frames != nil {
-			return frames, true
+		if frames != nil || why != nil {
+			return frames, why
+		}
+		if probed && release == nil {
+			timer := time.NewTimer(probedPoll)
+			defer timer.Stop()
+			release = timer.C
 		}
 		select {
 		case <-p.wake:
+		case <-release:
+			release = nil
+			c.mu.Lock()
+			p.release = c.probed
+			c.mu.Unlock()
 		case <-ctx.Done():
 			// Nothing has been taken, but a client whose poll broke off gives the session up.
 			c.mu.Lock()
@@ -108,31 +128,32 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, bool) {
 			} else {
 				c.endLocked(ReasonTransportError, 0, abruptly)
 			}
-			return nil, false
+			return nil, nil
 		}
 	}
 }
 
 // takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the client may send its
 // next GET: it can have the whole answer before the handler of this one has returned.
-func (c *Conn) takeLocked(p *poll) []*Frame {
-	var frames []*Frame
+func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	switch {
 	case p.writing:
-		return nil
+		return nil, nil
 	case c.state == stateDead:
-		frames = []*Frame{p.farewell}
-	case c.ws:
-		frames = []*Frame{noopFrame}
+		frames = []*Frame{closeFrame}
+	case c.ws: // a client that upgrades has no poll under way
+		p.waiting = false
+		c.releasePollLocked()
+		return nil, errRequest
 	case c.corked == 0 && !c.out.empty():
 		frames = c.takePayloadLocked(p)
-	case c.probed:
+	case p.release:
 		frames = []*Frame{noopFrame}
 	default:
-		return nil
+		return nil, nil
 	}
-	p.waiting, p.writing = false, true
-	return frames
+	p.waiting, p.writing, p.release = false, true, false
+	return frames, nil
 }
 
 // takePayloadLocked takes as many packets as fit in one payload, at least one.
@@ -182,7 +203,7 @@ func (c *Conn) releasePollLocked() {
 }
 
 // answerPoll writes a payload, and everything net/http has buffered of it, within the timeout.
-func answerPoll(w http.ResponseWriter, r *http.Request, frames []*Frame, timeout time.Duration) error {
+func answerPoll(w http.ResponseWriter, frames []*Frame, timeout time.Duration) error {
 	buf := newBuffer()
 	defer buf.free()
 	for _, f := range frames {
@@ -197,15 +218,28 @@ func answerPoll(w http.ResponseWriter, r *http.Request, frames []*Frame, timeout
 	w.WriteHeader(http.StatusOK)
 	_, err := w.Write(buf.b)
 	if err == nil {
-		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
-	}
-	if err == nil {
-		err = r.Context().Err() // not every wrapped writer passes a failed flush on
+		err = flush(w)
 	}
 	rc.SetWriteDeadline(time.Time{})
 	return err
+}
+
+// flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush does not say. The
+// request's context would not do: a client may close its connection as soon as it has the whole answer.
+func flush(w http.ResponseWriter) error {
+	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	for {
+		switch inner := w.(type) {
+		case interface{ FlushError() error }:
+			return inner.FlushError() // a failure sticks, so asking twice does no harm
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = inner.Unwrap()
+		default:
+			return nil
+		}
+	}
 }
 
 // servePost takes in a POST's packets.
@@ -342,19 +376,23 @@ func (c *Conn) endPolling() {
 		quiet = make(chan struct{})
 		p.quiet = quiet
 	}
+	linger := c.srv.cfg.WriteTimeout
+	if c.departed {
+		linger = min(closeGrace, linger)
+	}
 	c.mu.Unlock()
 	if quiet != nil {
 		<-quiet
 	}
 	c.ended()
 
-	timer := time.NewTimer(c.srv.cfg.WriteTimeout)
+	timer := time.NewTimer(linger)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 	case <-timer.C:
 	case <-c.srv.stop:
-		timer.Reset(min(closeGrace, c.srv.cfg.WriteTimeout))
+		timer.Reset(min(closeGrace, linger))
 		select {
 		case <-p.done:
 		case <-timer.C:

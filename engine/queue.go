@@ -22,6 +22,9 @@ type queue struct {
 func (q *queue) empty() bool { return len(q.frames) == 0 }
 
 func (q *queue) push(f *Frame) {
+	if q.frames == nil {
+		q.frames = make([]*Frame, 0, 4)
+	}
 	q.frames = append(q.frames, f)
 	q.bytes += len(f.wire)
 }

@@ -32,12 +32,17 @@ func (c *Conn) readFailed(err error) {
 	c.endLocked(ReasonTransportClose, 0, abruptly)
 }
 
-// violatedLocked ends a session whose client broke the protocol.
+// violatedLocked ends a session whose client broke the protocol. A websocket client is told its close code.
 func (c *Conn) violatedLocked(code uint16) {
-	if c.state == stateOpen {
-		c.srv.count.protocol.Add(1)
-		c.endLocked(ReasonParseError, code, politely)
+	if c.state != stateOpen {
+		return
 	}
+	c.srv.count.protocol.Add(1)
+	how := politely
+	if !c.ws {
+		how = abruptly
+	}
+	c.endLocked(ReasonParseError, code, how)
 }
 
 // frame handles one websocket message or control frame; false ends the reading.
@@ -90,12 +95,8 @@ func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 				return call{conn: c, kind: callPong, seq: seq}, true
 			}
 		case packetClose:
-			how := politely
-			if !c.ws {
-				c.poll.farewell = noopFrame // the client knows; its poll need only end
-				how = abruptly
-			}
-			c.endLocked(ReasonTransportClose, closeNormal, how)
+			c.departed = !c.ws
+			c.endLocked(ReasonTransportClose, closeNormal, politely)
 			return call{}, false
 		}
 	}

@@ -102,6 +102,7 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 			c.mu.Lock()
 			if c.upgrading {
 				c.probed = true
+				c.poll.release = c.poll.waiting
 				c.poll.notify()
 			}
 			c.mu.Unlock()
