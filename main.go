@@ -1,0 +1,141 @@
+// Command jobwire shows users the progress of their jobs: frontends connect
+// with socket.io-client, workers POST events, every tab of a user shows them.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"jobwire/auth"
+	"jobwire/config"
+	"jobwire/server"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run is the program: 0 when it did what was asked, 1 when it could not, 2
+// when it was asked wrongly.
+func run(args, env []string, stdout, stderr io.Writer) int {
+	cmd, err := config.Load(args, env, os.ReadFile)
+	var help *config.HelpRequest
+	switch {
+	case errors.As(err, &help):
+		fmt.Fprint(stdout, help.Text)
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "jobwire:", err)
+		return 2
+	}
+	switch cmd.Name {
+	case config.Version:
+		fmt.Fprintln(stdout, "jobwire", version)
+	case config.ConfigCheck:
+		fmt.Fprint(stdout, cmd.Dump())
+	case config.Token:
+		err = printToken(cmd, stdout)
+	case config.Emit:
+		err = emit(cmd, stdout)
+	default:
+		err = serve(cmd.Settings, stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "jobwire:", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(settings config.Settings, stdout, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := newLogger(settings, stderr)
+	node, err := server.New(settings, log)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", settings.Addr)
+	if err != nil {
+		return errors.Join(err, node.Close())
+	}
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	log.Info("listening", "addr", listener.Addr().String(), "version", version)
+	if settings.Dev {
+		greet(stdout, settings, listener.Addr())
+	}
+	return node.Serve(ctx, listener)
+}
+
+// greet prints what a newcomer needs: where to look, and how to send.
+func greet(w io.Writer, settings config.Settings, addr net.Addr) {
+	url := "http://" + addr.String()
+	fmt.Fprintf(w, "Demo:   %s/demo/\n", url)
+	fmt.Fprintf(w, "Worker: curl %s/v1/events -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' "+
+		`-d '{"userId":"alice","event":"job_progress","data":{"jobId":"job-1","progress":42}}'`+"\n", url, settings.APIKeys[0].Secret)
+}
+
+func newLogger(settings config.Settings, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: settings.LogLevel}
+	if settings.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func printToken(cmd *config.Command, stdout io.Writer) error {
+	token, err := auth.Mint(cmd.Settings.Minting(), cmd.Token.User, cmd.Token.Tenant, cmd.Token.TTL, nil)
+	if err == nil {
+		fmt.Fprintln(stdout, token)
+	}
+	return err
+}
+
+// emit sends one event as a worker does, and prints the answer.
+func emit(cmd *config.Command, stdout io.Writer) error {
+	envelope, err := json.Marshal(map[string]string{"userId": cmd.Emit.User, "event": cmd.Emit.Event})
+	if err != nil {
+		return err
+	}
+	// The data goes out as it was written; an encoder would reformat it.
+	body := append(envelope[:len(envelope)-1], `,"data":`+cmd.Emit.Data+`}`...)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, cmd.Emit.URL+"/v1/events", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+string(cmd.Emit.APIKey))
+	request.Header.Set("Content-Type", "application/json")
+	if cmd.Emit.IdempotencyKey != "" {
+		request.Header.Set("Idempotency-Key", cmd.Emit.IdempotencyKey)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if response.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("%s: %s", response.Status, bytes.TrimSpace(answer))
+	}
+	fmt.Fprintf(stdout, "%s\n", bytes.TrimSpace(answer))
+	return nil
+}

@@ -1,0 +1,53 @@
+package middleware
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"jobwire/auth"
+	"jobwire/realtime"
+)
+
+// TokenVerifier checks a user's token. The error is an [*auth.Refusal] when
+// the token is at fault.
+type TokenVerifier interface {
+	Verify(ctx context.Context, token string) (auth.Identity, error)
+}
+
+// SocketAuth decides who a connecting socket is: by `auth.token` of the
+// Socket.IO handshake, or else by the bearer token of the request that opened
+// the connection. The query string is never read, since it ends up in logs.
+func SocketAuth(verifier TokenVerifier) func(realtime.Handshake) (auth.Identity, error) {
+	return func(h realtime.Handshake) (auth.Identity, error) {
+		token, err := handshakeToken(h)
+		if err != nil {
+			return auth.Identity{}, err
+		}
+		return verifier.Verify(context.Background(), token)
+	}
+}
+
+func handshakeToken(h realtime.Handshake) (string, error) {
+	var payload struct {
+		Token *json.RawMessage `json:"token"`
+	}
+	if len(h.Auth) > 0 {
+		if err := json.Unmarshal(h.Auth, &payload); err != nil {
+			return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: "the handshake's auth is not an object"}
+		}
+	}
+	if payload.Token == nil {
+		token, _ := auth.ParseBearer(h.Authorization)
+		return token, nil
+	}
+	var token string
+	if err := json.Unmarshal(*payload.Token, &token); err != nil {
+		return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: "auth.token is not a string"}
+	}
+	// Clients that moved over from a header often keep the scheme in front.
+	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "bearer") {
+		token = rest
+	}
+	return token, nil
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"jobwire/auth"
+	"jobwire/handlers"
+	"jobwire/middleware"
+	webdemo "jobwire/web-demo"
+)
+
+// How long a worker may take to send a request and to take its answer.
+const (
+	requestTimeout = 30 * time.Second
+	answerTimeout  = 60 * time.Second
+)
+
+// demoTokenTTL is how long a demo token is good for.
+const demoTokenTTL = time.Hour
+
+// routes is the whole route table.
+func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
+	proxies := middleware.NewProxies(s.settings.TrustedProxies)
+	origins, err := middleware.NewOrigins(s.settings.Origins, proxies)
+	if err != nil {
+		return nil, fmt.Errorf("origins: %w", err)
+	}
+	handshakes := middleware.NewLimiter(middleware.LimiterConfig{
+		Rate: float64(s.settings.HandshakeRate), Burst: s.settings.HandshakeBurst,
+	}, proxies)
+	requests := middleware.NewRequests()
+
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	handlers.Prepare(r)
+	r.Use(
+		middleware.AssignRequestID(),
+		requests.Count(),
+		middleware.AccessLog(s.log, slog.LevelDebug),
+		middleware.Recovery(s.log, handlers.Problem),
+	)
+
+	r.Group("/socket.io/",
+		middleware.Deadlines(0, 0), // a poll takes as long as it takes; the engine has limits of its own
+		origins.Sockets(),
+		handshakes.Sockets(),
+	).Any("", gin.WrapH(s.hub))
+
+	health := handlers.NewHealth(s, s.metrics(requests, origins, handshakes))
+	operations := r.Group("", middleware.Deadlines(requestTimeout, answerTimeout))
+	operations.GET("/livez", health.Live)
+	operations.GET("/readyz", health.Ready)
+	operations.GET("/metrics", health.Metrics)
+	operations.GET("/openapi.yaml", handlers.OpenAPI)
+
+	publish := handlers.NewEvents(s.delivery, handlers.EventsConfig{
+		MaxEventBytes: int(s.settings.MaxEventBytes),
+		MaxBatchItems: s.settings.MaxBatch,
+		MaxBatchBytes: int(s.settings.MaxBatchBytes),
+	})
+	who := handlers.NewPresence(s.presence)
+	users := handlers.NewUsers(s.hub, s.delivery)
+	v1 := r.Group("/v1", middleware.Deadlines(requestTimeout, answerTimeout), middleware.APIKey(keys, handlers.Problem))
+	v1.POST("/events", publish.Publish)
+	v1.POST("/events/batch", publish.Batch)
+	v1.GET("/presence", who.List)
+	v1.GET("/presence/count", who.Count)
+	v1.POST("/presence/query", who.Query)
+	v1.GET("/presence/:userId", who.Get)
+	v1.GET("/users/:userId/jobs", users.Jobs)
+	v1.POST("/users/:userId/disconnect", users.Disconnect)
+
+	if s.settings.Demo {
+		demo, err := s.demo()
+		if err != nil {
+			return nil, err
+		}
+		r.Group(webdemo.Path, middleware.Deadlines(requestTimeout, answerTimeout)).Any("*path", gin.WrapH(demo))
+	}
+	return r, nil
+}
+
+// demo is the demo page. Only under --dev does it get a worker's key, and
+// then the server is on loopback.
+func (s *Server) demo() (http.Handler, error) {
+	minting := s.settings.Minting()
+	cfg := webdemo.Config{
+		Mint: func(userID, tenant string) (string, time.Time, error) {
+			expires := time.Now().Add(demoTokenTTL)
+			token, err := auth.Mint(minting, userID, tenant, demoTokenTTL, nil)
+			return token, expires, err
+		},
+	}
+	if s.settings.Dev {
+		cfg.APIKey = s.settings.APIKeys[0].Secret
+		cfg.LoopbackOnly = true
+	}
+	return webdemo.Handler(cfg)
+}

@@ -1,0 +1,183 @@
+// Package server builds one jobwire node from its settings and runs it: the
+// store, delivery, presence, the hub with its sockets, and the HTTP API. In
+// flow settings and a listener; out flow logs and, at the end, one error.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"jobwire/auth"
+	"jobwire/backend/embedded"
+	"jobwire/config"
+	"jobwire/delivery"
+	"jobwire/engine"
+	"jobwire/events"
+	"jobwire/handlers"
+	"jobwire/middleware"
+	"jobwire/presence"
+	"jobwire/realtime"
+)
+
+// Server is one node. New opens its store; Serve runs it to its end.
+type Server struct {
+	settings config.Settings
+	log      *slog.Logger
+
+	store    io.Closer
+	delivery *delivery.Service
+	presence *presence.Service
+	hub      *realtime.Hub
+	sessions *handlers.Sessions
+	http     *http.Server
+
+	draining atomic.Bool
+}
+
+// New builds a node. It fails when the settings contradict each other or the
+// store cannot be opened. A node that is never served must be closed.
+func New(settings config.Settings, log *slog.Logger) (*Server, error) {
+	verifier, err := auth.NewVerifier(settings.Verifier())
+	if err != nil {
+		return nil, fmt.Errorf("user tokens: %w", err)
+	}
+	keys, err := auth.NewKeys(settings.APIKeys)
+	if err != nil {
+		return nil, fmt.Errorf("api keys: %w", err)
+	}
+	store, closer, err := openStore(settings, log)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+
+	s := &Server{settings: settings, log: log, store: closer}
+	out := &fanout{}
+	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, Logger: log}, store, out)
+	s.presence = presence.New(presence.Config{
+		Grace:    settings.PresenceGrace,
+		Audience: presence.Audience(settings.PresenceAudience),
+	}, out)
+	s.sessions = handlers.NewSessions(middleware.SocketAuth(verifier), s.presence, s.delivery, log)
+	s.hub = realtime.New(realtime.Config{
+		HandshakeTimeout:   settings.HandshakeTimeout,
+		MaxUnauthenticated: settings.MaxUnauthenticated,
+		MaxSocketsPerUser:  settings.MaxSocketsPerUser,
+		EventRate:          float64(settings.EventRate),
+		Logger:             log,
+		Engine: engine.Config{
+			PingInterval: settings.PingInterval,
+			PingTimeout:  settings.PingTimeout,
+			MaxPayload:   int(settings.MaxPayload),
+			MaxQueue:     int(settings.MaxQueue),
+			MaxConns:     settings.MaxConnections,
+		},
+	}, s.sessions)
+	out.hub = s.hub
+	handlers.RegisterClientEvents(s.hub, s.sessions, verifier)
+
+	routes, err := s.routes(keys)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.http = &http.Server{
+		Handler:           routes,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // a stranger's broken requests
+	}
+	return s, nil
+}
+
+// openStore opens the store that the settings name.
+func openStore(settings config.Settings, log *slog.Logger) (delivery.Store, io.Closer, error) {
+	limits := delivery.Limits{
+		Retention: settings.Retention,
+		Events:    settings.RetentionEvents,
+		Bytes:     int(settings.RetentionBytes),
+	}
+	if settings.DataDir == config.InMemory {
+		return embedded.NewMemory(limits, nil), io.NopCloser(nil), nil
+	}
+	store, err := embedded.Open(settings.DataDir, limits, embedded.Options{Logger: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, store, nil
+}
+
+// Ready implements handlers.Readiness.
+func (s *Server) Ready(context.Context) error {
+	if s.draining.Load() {
+		return &events.Error{Code: delivery.CodeShuttingDown}
+	}
+	return nil
+}
+
+// Serve answers on listener until ctx ends, then drains: it reports itself as
+// not ready, stops accepting, lets the workers' calls finish, flushes what is
+// held back, and closes the sockets so that their clients reconnect elsewhere
+// by themselves. It returns nil after a complete drain within the limit of
+// the settings, and has closed everything in any case.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(listener) }()
+	select {
+	case err := <-served: // the listener failed
+		return errors.Join(fmt.Errorf("accept: %w", err), s.Close())
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	s.log.Info("draining", "limit", s.settings.Drain)
+	// The caller's ctx has ended; the drain has a limit of its own.
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.settings.Drain)
+	defer cancel()
+	err := s.drain(limit)
+	<-served
+	if err == nil {
+		s.log.Info("drained")
+	}
+	return err
+}
+
+// drain ends the node from the outside in. Delivery goes before the hub,
+// because what it still holds back needs the sockets; the hub goes before the
+// HTTP server is waited for, because its long polls are requests.
+func (s *Server) drain(ctx context.Context) error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.http.Shutdown(ctx) }() // closes the listeners at once
+	errs := []error{
+		stage("flush", s.delivery.Close(ctx)),
+		stage("close sockets", s.hub.Shutdown(ctx)),
+	}
+	errs = append(errs, stage("finish requests", <-stopped))
+	if errs[2] != nil {
+		s.http.Close()
+	}
+	s.presence.Close()
+	return errors.Join(append(errs, stage("close the store", s.store.Close()))...)
+}
+
+// Close ends a node that is not served.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.settings.Drain)
+	defer cancel()
+	if s.http == nil {
+		s.http = &http.Server{}
+	}
+	return s.drain(ctx)
+}
+
+func stage(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
