@@ -126,6 +126,8 @@ func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 		return Identity{}, &Refusal{CodeTokenMissing, "no token was sent"}
 	case len(token) > MaxTokenLen:
 		return Identity{}, &Refusal{CodeTokenMalformed, "the token is too long"}
+	case strings.ContainsAny(token, "\r\n"): // base64 decoders skip them: one token would have many spellings
+		return Identity{}, &Refusal{CodeTokenMalformed, "the token has line breaks"}
 	}
 	claims := jwt.MapClaims{}
 	parsed, err := v.parser.ParseWithClaims(token, claims, v.key)

@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,7 @@ func TestRefusals(t *testing.T) {
 		{"two parts", CodeTokenMalformed, nil, header + "." + payload},
 		{"four parts", CodeTokenMalformed, nil, good + ".x"},
 		{"a scheme in front", CodeTokenMalformed, nil, "Bearer " + good},
+		{"a line break in the signature", CodeTokenMalformed, nil, good[:len(good)-4] + "\n" + good[len(good)-4:]},
 		{"padding", CodeTokenMalformed, nil, header + "." + payload + "." + signature + "="},
 		{"a header that is no JSON", CodeTokenMalformed, nil, raw(t, `alg`, `{"sub":"u","exp":1763900000}`)},
 		{"a payload that is no JSON", CodeTokenMalformed, nil, raw(t, hs256, `{"sub":`)},
@@ -247,6 +249,30 @@ func TestMintRefusesWhatVerifyWould(t *testing.T) {
 }
 
 func second(_ string, err error) error { return err }
+
+// Nobody without the secret gets in, whatever they send.
+func FuzzVerify(f *testing.F) {
+	good := sign(f, jwt.SigningMethodHS256, secret, with(nil))
+	for _, token := range []string{
+		good, good + ".", good + "\n", good[:len(good)-1], "..", "a.b.c", sign(f, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, with(nil)),
+		sign(f, jwt.SigningMethodHS512, oldSecret, with(nil)), raw(f, `{"alg":"RS256"}`, `{}`),
+	} {
+		f.Add(token)
+	}
+	v := verifier(f, nil)
+	genuine := map[string]bool{good: true, sign(f, jwt.SigningMethodHS512, oldSecret, with(nil)): true}
+	codes := []string{CodeTokenMissing, CodeTokenMalformed, CodeTokenExpired, CodeTokenNotActive, CodeTokenInvalid}
+	f.Fuzz(func(t *testing.T, token string) {
+		id, err := v.Verify(t.Context(), token)
+		var refusal *Refusal
+		switch {
+		case err == nil && !genuine[token]:
+			t.Fatalf("%q is %+v", token, id)
+		case err != nil && (!errors.As(err, &refusal) || !slices.Contains(codes, refusal.Code)):
+			t.Fatalf("%q: %v", token, err)
+		}
+	})
+}
 
 func BenchmarkVerify(b *testing.B) {
 	v := verifier(b, nil)

@@ -145,15 +145,21 @@ func TestAListNeverWipesOutWhatWasAnnouncedBeforeIt(t *testing.T) {
 			sends := 0
 			s.Welcome("v", "", func(packet []byte) {
 				if sends++; sends == 1 {
+					s.Arrive("v", "", fmt.Sprint("own", changes))
 					for i := range changes {
 						s.Arrive(fmt.Sprint("u", i), "", fmt.Sprint(changes, "-", i))
 					}
 				}
 				c.receive(t, packet)
 			})
-			if got := c.users(); len(got) != min(changes, SnapshotLimit) {
+			got := c.users()
+			if len(got) != min(changes, SnapshotLimit) {
 				t.Errorf("after %d changes the viewer sees %d users", changes, len(got))
 			}
+			if slices.Contains(got, "v") && changes <= recentLimit {
+				t.Error("the viewer is told of itself")
+			}
+			s.Leave("v", "", fmt.Sprint("own", changes), true)
 			for i := range changes {
 				s.Leave(fmt.Sprint("u", i), "", fmt.Sprint(changes, "-", i), true)
 			}
