@@ -24,7 +24,7 @@ func AccessLog(log *slog.Logger, ordinary slog.Level) gin.HandlerFunc {
 		// Deferred, since an aborted request leaves as a panic.
 		completed := false
 		defer func() {
-			status := c.Writer.Status()
+			status := statusOf(c)
 			level := accessLevel(status, ordinary)
 			if len(c.Errors) > 0 {
 				level = max(level, slog.LevelWarn) // an item of a batch may fail within a 200
@@ -82,4 +82,14 @@ func routeOf(c *gin.Context) string {
 		return route
 	}
 	return "unmatched"
+}
+
+// statusOf is the status that the client saw. Who takes over a connection for
+// a websocket answers by itself, which Gin's writer takes for an empty 200.
+func statusOf(c *gin.Context) int {
+	status := c.Writer.Status()
+	if status == http.StatusOK && c.Writer.Size() == 0 && c.IsWebsocket() {
+		return http.StatusSwitchingProtocols
+	}
+	return status
 }

@@ -1,9 +1,9 @@
 package middleware
 
 import (
-	"strings"
-
 	"github.com/gin-gonic/gin"
+
+	"jobwire/auth"
 )
 
 // KeyLookup knows the API keys of workers. Lookup compares in constant time
@@ -17,8 +17,10 @@ type KeyLookup interface {
 // name is then what [KeyName] tells. The key itself is kept nowhere.
 func APIKey(keys KeyLookup, refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		key := bearer(c.Request.Header.Get("Authorization"))
-		if key == "" {
+		// Another scheme, such as the Basic of a proxy in front, must not
+		// hide an X-API-Key.
+		key, ok := auth.ParseBearer(c.Request.Header.Get("Authorization"))
+		if !ok {
 			key = c.Request.Header.Get("X-Api-Key")
 		}
 		if key == "" {
@@ -39,14 +41,3 @@ func APIKey(keys KeyLookup, refuse Refuse) gin.HandlerFunc {
 // KeyName is the name of the API key that the request carried; "" before
 // [APIKey] has accepted one.
 func KeyName(c *gin.Context) string { return factsOf(c).keyName }
-
-// bearer is the token of an Authorization header with the scheme Bearer, in
-// any case; "" for all other schemes, so that a proxy's Basic credentials do
-// not hide an X-API-Key.
-func bearer(header string) string {
-	scheme, token, found := strings.Cut(header, " ")
-	if !found || !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
-}

@@ -7,8 +7,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Deadlines bounds how long a client may take to send its request and to take
-// its answer. A zero duration is no limit, and it also lifts the limit that an
+// Deadlines bounds how long a client may take to send its request, and how
+// long after that to take its answer. A zero duration is no limit, and it also lifts the limit that an
 // earlier request on the same connection has left: net/http resets the one for
 // reading by itself, but never the one for writing. So every group of routes
 // needs this, the group of long polls with zeros.
@@ -21,6 +21,9 @@ func Deadlines(read, write time.Duration) gin.HandlerFunc {
 			return time.Time{}
 		}
 		return time.Now().Add(d)
+	}
+	if write > 0 {
+		write += max(read, 0) // even the refusal of a late body must get out
 	}
 	return func(c *gin.Context) {
 		control := http.NewResponseController(c.Writer)

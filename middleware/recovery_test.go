@@ -18,7 +18,8 @@ func TestRecovery(t *testing.T) {
 	log, lines := logTo(t, slog.LevelInfo)
 	owned := make(chan net.Conn, 1) // hands the hijacked connection over
 	engine := gin.New()
-	engine.Use(AssignRequestID(), Recovery(log, refuseForTest))
+	requests := NewRequests()
+	engine.Use(AssignRequestID(), requests.Count(), Recovery(log, refuseForTest))
 	engine.GET("/early", func(*gin.Context) { panic("before the answer") })
 	engine.GET("/late", func(c *gin.Context) {
 		c.String(200, strings.Repeat("x", 10_000)) // more than net/http keeps back
@@ -65,7 +66,7 @@ func TestRecovery(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	mine := <-owned
@@ -90,5 +91,10 @@ func TestRecovery(t *testing.T) {
 	if first["panic"] != "before the answer" || first["route"] != "/early" || first["requestId"] == "" ||
 		!strings.Contains(first["stack"].(string), "recovery_test.go") {
 		t.Errorf("line %v", first)
+	}
+	var counts strings.Builder
+	requests.WritePrometheus(&counts)
+	if !strings.Contains(counts.String(), `{method="GET",route="/hijack",code="101"} 1`) {
+		t.Errorf("the websocket is not counted as such:\n%s", counts.String())
 	}
 }

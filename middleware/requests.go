@@ -50,7 +50,7 @@ func (r *Requests) Count() gin.HandlerFunc {
 			if c.FullPath() == "" {
 				key.method = "" // a stranger's invention
 			}
-			r.of(key).add(c.Writer.Status(), time.Since(start))
+			r.of(key).add(statusOf(c), time.Since(start))
 		}()
 		c.Next()
 	}

@@ -1,0 +1,109 @@
+package handlers
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"jobwire/delivery"
+	"jobwire/events"
+)
+
+func TestDisconnect(t *testing.T) {
+	for name, tc := range map[string]struct{ body, message string }{
+		"no body":      {"", defaultReason},
+		"no reason":    {"{}", defaultReason},
+		"null":         {`{"reason":null}`, defaultReason},
+		"empty":        {`{"reason":""}`, defaultReason},
+		"a reason":     {`{"reason":"account \"closed\" ü"}`, `account \"closed\" ü`},
+		"the longest":  {`{"reason":"` + strings.Repeat("x", 256) + `"}`, strings.Repeat("x", 256)},
+		"half a smile": {`{"reason":"\ud83d"}`, "\ufffd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := new(backend)
+			expect(t, disconnect(tc.body).to(api(b, smallLimits, silent())), 200, `{"sockets":3}`)
+			want := `alice 2["unauthorized",{"code":"token_revoked","message":"` + tc.message + `"}]`
+			if b.disconnected != want {
+				t.Errorf("got  %s\nwant %s", b.disconnected, want)
+			}
+		})
+	}
+}
+
+func TestJobs(t *testing.T) {
+	b := &backend{jobs: func(userID string) ([]delivery.Job, error) {
+		if userID != "alice" {
+			return nil, nil
+		}
+		return []delivery.Job{
+			{JobID: "a", State: delivery.JobRunning, Attempt: 2, Progress: json.RawMessage(`{"z":1,"big":12345678901234567890,"html":"<b>&"}`),
+				LastEventID: "17-1", UpdatedAt: time.UnixMilli(1763900000123).UTC()},
+			{JobID: "b", State: delivery.JobCompleted, LastEventID: events.ID{Ms: 16}.String(), UpdatedAt: time.UnixMilli(1763900000000).UTC()},
+		}, nil
+	}}
+	h := api(b, smallLimits, silent())
+	expect(t, get("/v1/users/alice/jobs").to(h), 200, `{"jobs":[`+
+		`{"jobId":"a","state":"running","attempt":2,"progress":{"z":1,"big":12345678901234567890,"html":"<b>&"},`+
+		`"lastEventId":"17-1","updatedAt":"2025-11-23T12:13:20.123Z"},`+
+		`{"jobId":"b","state":"completed","attempt":0,"lastEventId":"16-0","updatedAt":"2025-11-23T12:13:20Z"}]}`)
+	expect(t, get("/v1/users/bob/jobs").to(h), 200, `{"jobs":[]}`)
+}
+
+// Whatever a user is called, its id survives the path.
+func TestUserIDsInPaths(t *testing.T) {
+	for path, want := range map[string]string{
+		"alice":              "alice",
+		"a%2Fb":              "a/b",
+		"a%2fb":              "a/b",
+		"%2F":                "/",
+		"a%252Fb":            "a%2Fb",
+		"a%252Fb%2Fc":        "a%2Fb/c",
+		"100%25":             "100%",
+		"a+b":                "a+b",
+		"a+b%2Fc":            "a+b/c",
+		"a%2Bb":              "a+b",
+		"a%20b":              "a b",
+		"a%20b%2F":           "a b/",
+		"%C3%BC":             "ü",
+		"%C3%BC%2F":          "ü/",
+		"ü":                  "ü",
+		"%F0%9F%98%80":       "😀",
+		"a:b":                "a:b",
+		"a@b.example":        "a@b.example",
+		"a;b=c":              "a;b=c",
+		"*":                  "*",
+		":userId":            ":userId",
+		"%3Fx%23y":           "?x#y",
+		"counter":            "counter",
+		"coun":               "coun",
+		"c":                  "c",
+		"%63ount":            "count",
+		"query":              "query",
+		"%2E%2E":             "..",
+		"..%2F..":            "../..",
+		"jobs":               "jobs",
+		"disconnect":         "disconnect",
+		"%22%5C%3C%3E%7B%7D": `"\<>{}`,
+	} {
+		t.Run(path, func(t *testing.T) {
+			b := new(backend)
+			h := api(b, smallLimits, silent())
+			if w := get("/v1/presence/" + path).to(h); w.Code != 200 {
+				t.Errorf("presence: %d %s", w.Code, w.Body)
+			}
+			if w := get("/v1/users/" + path + "/jobs").to(h); w.Code != 200 {
+				t.Errorf("jobs: %d %s", w.Code, w.Body)
+			}
+			if len(b.asked) != 2 || b.asked[0] != want || b.asked[1] != want {
+				t.Errorf("asked for %q, want %q twice", b.asked, want)
+			}
+			if w := disconnect("").on("/v1/users/" + path + "/disconnect").to(h); w.Code != 200 {
+				t.Errorf("disconnect: %d %s", w.Code, w.Body)
+			}
+			if got := b.disconnected; !strings.HasPrefix(got, want+` 2["`) {
+				t.Errorf("disconnected %q", got)
+			}
+		})
+	}
+}
