@@ -181,15 +181,17 @@ type refresher struct {
 	running bool
 }
 
+func refreshOf(user, job string, at events.ID) Entry {
+	return Entry{Kind: KindRefresh, At: at, Event: events.Event{UserID: user, JobID: job}}
+}
+
 func (s *Service) requestRefresh(user, job string, at events.ID) {
 	if !s.enter() {
 		return // closing: the replay will show it
 	}
 	r := &s.refresh
 	r.mu.Lock()
-	r.queue = append(r.queue, Entry{
-		Kind: KindRefresh, At: at, Event: events.Event{UserID: user, JobID: job},
-	})
+	r.queue = append(r.queue, refreshOf(user, job, at))
 	start := !r.running
 	r.running = true
 	r.mu.Unlock()

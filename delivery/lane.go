@@ -274,7 +274,7 @@ func (s *Service) drain(l *lane, own *call, ownItems int) {
 
 func (s *Service) perform(user string, a action) {
 	if a.early != nil {
-		s.send(user, a.early.entry, a.earlyID)
+		s.send(user, a.early.entry, a.earlyID, false)
 		s.stats.emitted.Add(1)
 	}
 	if a.refresh != nil {
@@ -294,7 +294,7 @@ func (s *Service) perform(user string, a action) {
 		if it.waiter != nil {
 			s.receipts.expect(it.waiter, it.id)
 		}
-		res.Sockets = s.send(user, it.entry, it.id)
+		res.Sockets = s.send(user, it.entry, it.id, it.waiter != nil)
 		res.Status = StatusStored
 		if res.Sockets > 0 {
 			res.Status = StatusSent
@@ -312,9 +312,11 @@ func (s *Service) perform(user string, a action) {
 	}
 }
 
-func (s *Service) send(user string, e *Entry, id events.ID) (sockets int) {
-	durable := events.ClassOf(e.Event.Name) == events.Durable
-	return s.emitter.Emit(user, events.Encode(e.Event.Name, e.Event.Data, id), id, durable)
+// send emits an event and asks for a receipt when the replay, or a worker,
+// needs one.
+func (s *Service) send(user string, e *Entry, id events.ID, awaited bool) (sockets int) {
+	confirm := awaited || events.ClassOf(e.Event.Name) == events.Durable
+	return s.emitter.Emit(user, events.Encode(e.Event.Name, e.Event.Data, id), id, confirm)
 }
 
 // later is now plus the coalescing interval.

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"container/heap"
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -239,27 +240,55 @@ func (s *Service) ripen(p *pace) {
 	}
 }
 
-// flushPaces emits everything pending at once. Only Close's last step runs
-// it, when no call is in progress. Progress whose id was overtaken is left to
-// the replay: a refresh needs the store, and the sockets are about to go.
+// flushPaces emits everything pending at once, overtaken progress last and
+// under new ids. It runs as the last step of Close, when no call is in
+// progress, so that nothing else can get ids or emit in between.
 func (s *Service) flushPaces() {
-	var all []*item
+	var inOrder []*item
+	var overtaken []Entry
+	type heldKey struct {
+		user string
+		id   events.ID
+	}
+	held := make(map[heldKey]*item)
 	for _, p := range s.paces.takeAll() {
 		l := p.lane
 		l.shard.mu.Lock()
 		if l.jobs[p.job] == p {
 			delete(l.jobs, p.job)
-			if p.pending != nil && p.pending.id.Compare(l.watermark) > 0 {
-				all = append(all, p.pending)
+			switch {
+			case p.pending == nil:
+			case p.pending.id.Compare(l.watermark) > 0:
+				inOrder = append(inOrder, p.pending)
+			default:
+				overtaken = append(overtaken, refreshOf(l.user, p.job, p.pending.id))
+				held[heldKey{l.user, p.pending.id}] = p.pending
 			}
 		}
 		l.retire()
 		l.shard.mu.Unlock()
 	}
-	slices.SortFunc(all, func(a, b *item) int { return a.id.Compare(b.id) })
-	for _, it := range all {
-		s.send(it.entry.Event.UserID, it.entry, it.id)
+	slices.SortFunc(inOrder, func(a, b *item) int { return a.id.Compare(b.id) })
+	for _, it := range inOrder {
+		s.send(it.entry.Event.UserID, it.entry, it.id, false)
 		s.stats.emitted.Add(1)
+	}
+	if len(overtaken) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
+	defer cancel()
+	decisions, err := s.store.Publish(ctx, overtaken)
+	if err != nil {
+		s.cfg.Logger.Warn("the last progress of some jobs is left to their replay", "jobs", len(overtaken), "error", err)
+		return
+	}
+	for i, d := range decisions {
+		if d.Verdict == VerdictStored {
+			e := &overtaken[i]
+			s.send(e.Event.UserID, held[heldKey{e.Event.UserID, e.At}].entry, d.ID, false)
+			s.stats.emitted.Add(1)
+		}
 	}
 }
 

@@ -120,7 +120,7 @@ func (s *Service) Publish(ctx context.Context, ev events.Event) (Result, error) 
 
 // PublishAndWait is Publish, followed by waiting until a client of the user
 // has confirmed the event, for at most d. Delivered is false when nobody did,
-// and for what is never confirmed: coalesced and ignored events.
+// and at once for what is never confirmed: coalesced and ignored events.
 func (s *Service) PublishAndWait(ctx context.Context, ev events.Event, d time.Duration) (res Result, delivered bool, err error) {
 	w := newWaiter(ev.UserID)
 	res, err = s.publishOne(ctx, ev, w)
@@ -241,5 +241,9 @@ func (s *Service) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.flushReceipts(ctx)
+	if err := s.flushReceipts(ctx); err != nil {
+		return err
+	}
+	s.receipts.take() // forgets the answers that are saved
+	return nil
 }
