@@ -116,6 +116,10 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 	if err != nil {
 		return nil, err
 	}
+	others, err := startOthers(s.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start loadgen: %w", err)
 	}
@@ -150,7 +154,8 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 	case metrics == nil:
 		return nil, errors.New("the generator measured nothing")
 	}
-	return metrics, nil
+	metrics[otherCores], err = others.stop(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
+	return metrics, err
 }
 
 // summary is one run's metrics on one line of progress.
@@ -163,6 +168,9 @@ func summary(m map[string]float64) string {
 				text += " " + key + strconv.FormatFloat(v, 'f', l.digits, 64)
 			}
 		}
+	}
+	if v := m[otherCores]; v > quietEnough {
+		text += fmt.Sprintf(" (others: %.1f cores)", v)
 	}
 	return text
 }

@@ -148,12 +148,28 @@ func (r *report) Markdown(w io.Writer) {
 	r.table(w, lines, true)
 	fmt.Fprint(w, "\nWhat lies behind it:\n\n")
 	r.table(w, details, false)
+	if worst := r.noisiest(); worst.Metrics[otherCores] > quietEnough {
+		fmt.Fprintf(w, "\n**The machine was not quiet**: other processes used up to %.1f cores (%s of %s, round %d). "+
+			"Figures and ratios may be off; `%s` in the samples tells where.\n",
+			worst.Metrics[otherCores], worst.Load, worst.Server, worst.Round+1, otherCores)
+	}
 	for _, s := range r.Samples {
 		if s.Error != "" {
 			fmt.Fprintf(w, "\n%s of %s failed in round %d:\n\n    %s\n", s.Load, s.Server, s.Round+1,
 				strings.ReplaceAll(s.Error, "\n", "\n    "))
 		}
 	}
+}
+
+// noisiest is the sample during which other processes used most.
+func (r *report) noisiest() sample {
+	var worst sample
+	for _, s := range r.Samples {
+		if s.Metrics[otherCores] > worst.Metrics[otherCores] {
+			worst = s
+		}
+	}
+	return worst
 }
 
 func (r *report) table(w io.Writer, list []line, bars bool) {

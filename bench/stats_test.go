@@ -139,3 +139,13 @@ func TestSelection(t *testing.T) {
 		t.Error("an unknown load is accepted")
 	}
 }
+
+func TestParseBusy(t *testing.T) {
+	got, err := parseBusy([]byte("cpu  100 10 50 9000 7 3 2 99 5 5\ncpu0 1 1 1 1 1 1 1 1\n"))
+	if err != nil || got != 1650*time.Millisecond {
+		t.Errorf("got %v, %v; idle, iowait and steal must not count", got, err)
+	}
+	if _, err := parseBusy([]byte("intr 1 2 3")); err == nil {
+		t.Error("nonsense is accepted")
+	}
+}
