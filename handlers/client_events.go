@@ -33,6 +33,14 @@ func refreshToken(verifier middleware.TokenVerifier) func(context.Context, *real
 	}
 }
 
+// onlineUsers is the ack of get_online_users, and the payload of online_users.
+type onlineUsers struct {
+	Users []string `json:"users"`
+	Count int      `json:"count"`
+}
+
 func (s *Sessions) getOnlineUsers(_ context.Context, session *realtime.Session, _ struct{}) (any, error) {
-	return s.online(session.Identity()), nil
+	id := session.Identity()
+	users, count := s.audience.Snapshot(id.UserID, id.Tenant)
+	return onlineUsers{users, count}, nil
 }

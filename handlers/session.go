@@ -21,6 +21,8 @@ type Audience interface {
 	Room(userID, tenant string) string
 	// Snapshot tells who is online for that viewer; count is exact, users bounded.
 	Snapshot(userID, tenant string) (users []string, count int)
+	// Welcome sends online_users to a socket that is in its room already.
+	Welcome(userID, tenant string, send func(packet []byte))
 }
 
 // Replayer is what a session asks of delivery.
@@ -61,13 +63,15 @@ func (s *Sessions) Connected(session *realtime.Session) {
 	}
 	emit(session, events.Authenticated, greeting{newIdentity(id), replay.Recovered})
 
-	// The room comes before the snapshot: who arrives in between is told
-	// twice rather than not at all.
+	// The room comes before the list: who arrives in between is told twice
+	// rather than not at all.
 	if room := s.audience.Room(id.UserID, id.Tenant); room != "" {
 		session.Join(room)
 	}
 	s.audience.Arrive(id.UserID, id.Tenant, session.ID())
-	emit(session, events.OnlineUsers, s.online(id))
+	s.audience.Welcome(id.UserID, id.Tenant, func(packet []byte) {
+		session.Emit(realtime.Message{Packet: packet})
+	})
 
 	session.Flush() // a long replay waits for room in the socket
 	if err := replay.Run(context.Background()); err != nil {
@@ -117,16 +121,6 @@ type greeting struct {
 	identity
 	// Recovered is false when the client may have missed events since its offset.
 	Recovered bool `json:"recovered"`
-}
-
-type onlineUsers struct {
-	Users []string `json:"users"`
-	Count int      `json:"count"`
-}
-
-func (s *Sessions) online(id auth.Identity) onlineUsers {
-	users, count := s.audience.Snapshot(id.UserID, id.Tenant)
-	return onlineUsers{Users: users, Count: count}
 }
 
 // emit sends one of the server's own, never stored events.
