@@ -143,7 +143,11 @@ func (r *rules) job(user, job string) *jobRecord {
 // advance moves a job on by the event that has just been stored.
 func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *jobRecord) {
 	ev := &e.Event
-	if ev.Attempt != 0 {
+	if j.finished() {
+		r.durable = true // progress that begins a job anew must not be forgotten by a crash
+	}
+	if ev.Attempt != 0 && ev.Attempt != j.attempt {
+		r.durable = r.durable || !j.last.IsZero()
 		j.attempt = ev.Attempt
 	}
 	switch ev.Name {
@@ -174,6 +178,7 @@ func (r *rules) watch(user, job string, j *jobRecord, staleAfter time.Duration) 
 	if j.indexed != 0 && j.indexed <= j.deadline {
 		return
 	}
+	r.durable = true // a crash of ours must not leave the job unwatched
 	r.reindex(user, job, j, j.deadline)
 }
 
