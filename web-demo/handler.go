@@ -35,8 +35,8 @@ type Config struct {
 	// when it is good. Required.
 	Mint func(userID, tenant string) (token string, expires time.Time, err error)
 	// APIKey is given to the page so that its worker panel works at once. Set
-	// it only for a server that nobody but its developer reaches; without it
-	// the panel asks for a key.
+	// it only for a server that nobody but its developer reaches, which is why
+	// it requires LoopbackOnly; without it the panel asks for a key.
 	APIKey string
 	// LoopbackOnly refuses requests for any host but this machine. A server
 	// that listens on loopback is still reachable from a web page elsewhere
@@ -50,6 +50,9 @@ type Config struct {
 func Handler(cfg Config) (http.Handler, error) {
 	if cfg.Mint == nil {
 		return nil, errors.New("webdemo: Config.Mint is required")
+	}
+	if cfg.APIKey != "" && !cfg.LoopbackOnly {
+		return nil, errors.New("webdemo: Config.APIKey requires LoopbackOnly")
 	}
 	assets, err := assetsOf(page, "page")
 	if err != nil {
@@ -79,7 +82,7 @@ func (d *demo) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if d.cfg.LoopbackOnly && !isLoopback(r.Host) {
 			refuse(w, http.StatusMisdirectedRequest, "host_not_allowed",
-				"This demo answers only to this machine's own names: use 127.0.0.1 or localhost.")
+				"this demo answers only to this machine's own names: use 127.0.0.1 or localhost")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -93,7 +96,7 @@ func (d *demo) asset(w http.ResponseWriter, r *http.Request) {
 	}
 	a, ok := d.assets[name]
 	if !ok {
-		refuse(w, http.StatusNotFound, "not_found", "The demo has no such file.")
+		refuse(w, http.StatusNotFound, "not_found", "the demo has no such file")
 		return
 	}
 	w.Header().Set("Content-Type", a.contentType)
@@ -122,7 +125,7 @@ func (d *demo) token(w http.ResponseWriter, r *http.Request) {
 	}
 	// JSON only: a form on another site can post anything but this unasked.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		refuse(w, http.StatusUnsupportedMediaType, "unsupported_media_type", "Send application/json.")
+		refuse(w, http.StatusUnsupportedMediaType, "unsupported_media_type", "send Content-Type: application/json")
 		return
 	}
 	var ask struct {
@@ -131,11 +134,11 @@ func (d *demo) token(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxTokenRequest)).Decode(&ask); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			refuse(w, http.StatusRequestEntityTooLarge, "body_too_large",
-				fmt.Sprintf("A token request has at most %d bytes.", maxTokenRequest))
+			refuse(w, http.StatusRequestEntityTooLarge, "payload_too_large",
+				fmt.Sprintf("a token request has at most %d bytes", maxTokenRequest))
 			return
 		}
-		refuse(w, http.StatusBadRequest, events.CodeInvalidJSON, `Send {"userId": "…", "tenant": "…"}; tenant is optional.`)
+		refuse(w, http.StatusBadRequest, events.CodeInvalidJSON, `send {"userId": "…", "tenant": "…"}; tenant is optional`)
 		return
 	}
 	if err := events.CheckUserID(ask.UserID); err != nil {
@@ -143,12 +146,12 @@ func (d *demo) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if ask.Tenant != "" && events.CheckUserID(ask.Tenant) != nil {
-		refuse(w, http.StatusBadRequest, "invalid_tenant", "A tenant is named by the same rule as a user.")
+		refuse(w, http.StatusBadRequest, "invalid_tenant", "a tenant is named by the same rule as a user")
 		return
 	}
 	token, expires, err := d.cfg.Mint(ask.UserID, ask.Tenant)
 	if err != nil {
-		refuse(w, http.StatusInternalServerError, "internal", "No token could be made.")
+		refuse(w, http.StatusInternalServerError, "internal", "no token could be made")
 		return
 	}
 	answer(w, http.StatusOK, "application/json", struct {
@@ -190,7 +193,7 @@ func isLoopback(host string) bool {
 }
 
 func refuseOrigin(w http.ResponseWriter) {
-	refuse(w, http.StatusForbidden, "origin_not_allowed", "Only the demo page itself may ask for this.")
+	refuse(w, http.StatusForbidden, "origin_forbidden", "only the demo page itself may ask for this")
 }
 
 // refuse answers as the rest of the server does, with RFC 9457 problem details.

@@ -42,9 +42,12 @@ func decode(t *testing.T, res *http.Response) map[string]any {
 	return body
 }
 
-func TestHandlerNeedsAMint(t *testing.T) {
+func TestHandlerRefusesAConfigThatCannotBeMeant(t *testing.T) {
 	if _, err := Handler(Config{}); err == nil {
-		t.Fatal("a demo that cannot make tokens was accepted")
+		t.Error("a demo that cannot make tokens was accepted")
+	}
+	if _, err := Handler(Config{Mint: mint, APIKey: "k"}); err == nil {
+		t.Error("a demo that gives its key to everybody was accepted")
 	}
 }
 
@@ -158,7 +161,7 @@ func TestPageObeysItsOwnPolicy(t *testing.T) {
 }
 
 func TestConfigGivesTheKeyOnlyWhenThereIsOne(t *testing.T) {
-	res := serve(t, Config{APIKey: "k"}, httptest.NewRequest("GET", Path+"config.json", nil))
+	res := serve(t, Config{APIKey: "k", LoopbackOnly: true}, httptest.NewRequest("GET", "http://localhost:3000"+Path+"config.json", nil))
 	if body := decode(t, res); body["api"] != "/v1" || body["apiKey"] != "k" {
 		t.Errorf("got %v", body)
 	}
@@ -204,11 +207,11 @@ func TestRefusals(t *testing.T) {
 		status int
 		code   string
 	}{
-		"another site's token":           {r: with(good(), "Sec-Fetch-Site", "cross-site"), status: 403, code: "origin_not_allowed"},
-		"another port of the same site":  {r: with(good(), "Sec-Fetch-Site", "same-site"), status: 403, code: "origin_not_allowed"},
-		"another origin, older browser":  {r: with(good(), "Origin", "http://evil.example"), status: 403, code: "origin_not_allowed"},
-		"an opaque origin":               {r: with(good(), "Origin", "null"), status: 403, code: "origin_not_allowed"},
-		"another site's key":             {cfg: Config{APIKey: "k"}, r: with(get("config.json"), "Sec-Fetch-Site", "cross-site"), status: 403, code: "origin_not_allowed"},
+		"another site's token":           {r: with(good(), "Sec-Fetch-Site", "cross-site"), status: 403, code: "origin_forbidden"},
+		"another port of the same site":  {r: with(good(), "Sec-Fetch-Site", "same-site"), status: 403, code: "origin_forbidden"},
+		"another origin, older browser":  {r: with(good(), "Origin", "http://evil.example"), status: 403, code: "origin_forbidden"},
+		"an opaque origin":               {r: with(good(), "Origin", "null"), status: 403, code: "origin_forbidden"},
+		"another site's key":             {cfg: Config{APIKey: "k", LoopbackOnly: true}, r: host(with(get("config.json"), "Sec-Fetch-Site", "cross-site"), "localhost"), status: 403, code: "origin_forbidden"},
 		"a rebound name":                 {cfg: Config{LoopbackOnly: true}, r: host(good(), "evil.example:3000"), status: 421, code: "host_not_allowed"},
 		"a rebound name asks for config": {cfg: Config{LoopbackOnly: true}, r: host(get("config.json"), "127.0.0.1.evil.example"), status: 421, code: "host_not_allowed"},
 		"a form":                         {r: with(good(), "Content-Type", "application/x-www-form-urlencoded"), status: 415, code: "unsupported_media_type"},
@@ -217,7 +220,7 @@ func TestRefusals(t *testing.T) {
 		"no user":                        {r: ask(`{}`), status: 400, code: "invalid_user_id"},
 		"a control character":            {r: ask(`{"userId":"a\u0000b"}`), status: 400, code: "invalid_user_id"},
 		"a bad tenant":                   {r: ask(`{"userId":"ada","tenant":"\n"}`), status: 400, code: "invalid_tenant"},
-		"a huge body":                    {r: ask(`{"userId":"` + strings.Repeat("a", maxTokenRequest) + `"}`), status: 413, code: "body_too_large"},
+		"a huge body":                    {r: ask(`{"userId":"` + strings.Repeat("a", maxTokenRequest) + `"}`), status: 413, code: "payload_too_large"},
 		"no such file":                   {r: get("nothing"), status: 404, code: "not_found"},
 		"a mint that fails":              {cfg: Config{Mint: failing}, r: good(), status: 500, code: "internal"},
 	} {

@@ -6,7 +6,10 @@ export class WorkerAPI {
   #key;
   #onAnswer;
 
-  /** onAnswer is told of every call: {call, ok, status, text, ms, ids, began}. */
+  /**
+   * onAnswer is told of every call: {call, ok, status, text, ms, began, count, ids}; count is how many events it took,
+   * ids are those that went out to a socket at once.
+   */
   constructor(base, key, onAnswer) {
     this.#base = base;
     this.#key = key;
@@ -19,17 +22,18 @@ export class WorkerAPI {
 
   /** Posts one event; resolves to the answer's body, rejects with an Error that carries code. */
   async event(event) {
-    return this.#post("/events", event, (body) => ({ text: outcome(body), ids: [body.id] }));
+    return this.#post("/events", event, (body) => ({ text: outcome(body), count: 1, ids: atOnce([body]) }));
   }
 
   /** Posts up to 100 events in one call; resolves to the results, in order. */
   async batch(events) {
     return this.#post("/events/batch", { events }, (body) => {
       const results = body.results ?? [];
-      const bad = results.filter((result) => !result.id);
+      const bad = results.filter(({ error }) => error);
       return {
         text: bad.length ? `${bad.length} of ${results.length} refused` : `${results.length} events, ${outcome(results.at(-1) ?? {})}`,
-        ids: results.map((result) => result.id),
+        count: results.length,
+        ids: atOnce(results),
       };
     });
   }
@@ -47,19 +51,21 @@ export class WorkerAPI {
       });
       answer = await response.json();
     } catch {
-      this.#onAnswer({ ...told, ok: false, status: "", text: "no answer", ms: performance.now() - began, ids: [] });
+      this.#onAnswer({ ...told, ok: false, status: "", text: "no answer", ms: performance.now() - began, count: 1, ids: [] });
       throw Object.assign(new Error("The server did not answer."), { code: "no_answer" });
     }
     const ms = performance.now() - began;
     if (!response.ok) {
       const code = answer.code ?? "error";
-      this.#onAnswer({ ...told, ok: false, status: response.status, text: code, ms, ids: [] });
+      this.#onAnswer({ ...told, ok: false, status: response.status, text: code, ms, count: 1, ids: [] });
       throw Object.assign(new Error(answer.detail ?? answer.title ?? code), { code, status: response.status });
     }
     this.#onAnswer({ ...told, ok: true, status: response.status, ms, ...describe(answer) });
     return answer;
   }
 }
+
+const atOnce = (results) => results.filter(({ status }) => status === "sent").map(({ id }) => id);
 
 function outcome({ status = "", sockets, reason }) {
   const parts = [status];

@@ -54,14 +54,13 @@ export class Jobs {
     let job = this.#jobs.get(key);
     if (job && id && job.id && compareIds(id, job.id) <= 0) return null;
     if (!job) {
-      job = { jobId: key, title: "", state: "running", progress: 0, note: "", id: "", since: Date.now() };
+      job = { jobId: key, title: "", state: "running", progress: 0, note: "", id: "" };
       this.#jobs.set(key, job);
       this.#forgetOldest();
     }
     if (id) job.id = id;
     if (typeof data.title === "string") job.title = data.title;
     change(job, data);
-    job.changed = Date.now();
     return job;
   }
 
@@ -73,6 +72,7 @@ export class Jobs {
 }
 
 const CHANGES = {
+  __proto__: null, // a worker may call its event "constructor"
   job_progress(job, data) {
     job.state = "running";
     job.progress = percent(data.progress, job.progress);

@@ -150,7 +150,7 @@ export class Panel {
 }
 
 function remarkOn(job, held, self) {
-  if (!held) return `${Math.round(job.progress)}% · another worker's`;
+  if (!held) return `${Math.round(job.progress)}% · ${job.state === "stalled" ? "stalled" : "another worker's"}`;
   const whose = held.userId === self ? "" : ` · for ${held.userId}`;
   const how = held.problem ? ` · ${held.problem}` : held.state === "running" ? "" : ` · ${held.state}`;
   return `${held.progress}%${whose}${how}`;

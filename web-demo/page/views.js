@@ -199,7 +199,7 @@ export class LogView {
 }
 
 function logLine({ at, name, data, id, repeat }) {
-  const json = JSON.stringify(data) ?? "";
+  const text = el("span", { className: "data" }, brief(data));
   const times = el("b", { className: "times" });
   const idText = el("code", { className: "id" }, id ?? "no id");
   const summary = el(
@@ -207,7 +207,7 @@ function logLine({ at, name, data, id, repeat }) {
     {},
     el("time", { dateTime: at.toISOString() }, clock(at)),
     el("span", { className: "event" }, name, repeat ? el("b", { className: "times" }, "repeat") : times),
-    el("span", { className: "data" }, json.slice(0, 300)),
+    text,
     idText,
   );
   const details = el("details", {}, summary);
@@ -220,9 +220,14 @@ function logLine({ at, name, data, id, repeat }) {
     add(entry) {
       count++;
       setText(times, `× ${number.format(count)}`);
+      setText(text, brief(entry.data));
       setText(idText, entry.id ?? "no id");
     },
   };
+}
+
+function brief(data) {
+  return (JSON.stringify(data) ?? "").slice(0, 300);
 }
 
 function clock(at) {

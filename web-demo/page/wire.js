@@ -15,7 +15,7 @@ export class Wire {
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #update = perFrame(() => this.#draw());
 
-  /** A POST was answered: began is when it was sent, ids are what it was given. */
+  /** A POST of count events was answered; began is when it was sent, ids went out at once. */
   posted({ began, ids, count }) {
     this.#posts += count;
     for (const id of ids) {

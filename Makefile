@@ -1,0 +1,88 @@
+# make help lists what there is.
+
+SHELL       := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 60s
+LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+NPM_CI   := npm ci --omit=dev --no-fund --no-audit --loglevel=error
+
+CLIENT := web-demo/page/lib/socket.io.min.js
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+## Running
+
+.PHONY: demo
+demo: $(CLIENT) ## try it: the server and its demo page on http://127.0.0.1:3000/demo/
+	$(GO) run -ldflags '-X main.version=$(VERSION)' . --dev
+
+.PHONY: build
+build: $(CLIENT) ## the binary, with the demo page inside: bin/jobwire
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/jobwire .
+
+# The page's client script is an npm dependency; the binary embeds it from here.
+$(CLIENT): web-demo/package-lock.json
+	cd web-demo && $(NPM_CI)
+	cp web-demo/node_modules/socket.io-client/dist/socket.io.min.js $@
+
+## Testing
+
+.PHONY: test
+test: setup check test-go test-bench test-e2e ## everything; installs what it needs, names what it cannot
+
+.PHONY: setup
+setup:
+	@e2e/setup.sh
+
+.PHONY: check
+check: ## gofmt and go vet
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+
+.PHONY: test-go
+test-go: setup
+	$(GO) test -race -timeout 10m -json ./... | node e2e/tally.mjs
+
+.PHONY: test-bench
+test-bench: setup
+	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 5m -json ./... | node ../e2e/tally.mjs
+
+# The binary under test carries the race detector: what it finds ends the
+# process with another code than 0, which the tests do not accept.
+.PHONY: test-e2e
+test-e2e: setup $(CLIENT) e2e/node_modules/.installed
+	$(GO) build -race -ldflags '-X main.version=$(VERSION)' -o bin/jobwire-race .
+	cd e2e && JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec --test-reporter-destination=stdout \
+		--test-reporter=./tally-reporter.mjs --test-reporter-destination=stderr $(E2E)
+
+e2e/node_modules/.installed: e2e/package-lock.json
+	cd e2e && $(NPM_CI)
+	touch $@
+
+.PHONY: lint
+lint: ## golangci-lint
+	$(GO) run $(LINTER) run ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, FUZZTIME each (60s)
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## side by side with other servers
+	$(MAKE) -C bench
+
+.PHONY: clean
+clean: ## remove what was built and installed
+	rm -rf bin $(CLIENT) web-demo/node_modules e2e/node_modules e2e/artifacts
