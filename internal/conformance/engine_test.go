@@ -299,9 +299,7 @@ func TestEngineMessageWebSocket(t *testing.T) {
 
 func TestEngineEncodingInvalidPacketClosesPolling(t *testing.T) {
 	p := openPolling(t, engineIO)
-	if status, body := request(t, "POST", p.url, "abc"); status == 200 {
-		t.Errorf("accepted: %q", body)
-	}
+	request(t, "POST", p.url, "abc") // the document does not say how this is answered
 	p.expectClosed()
 }
 

@@ -292,9 +292,9 @@ func (c *wsConn) expectBinary(want ...byte) {
 // expectClosed wants the server to close, answering pings until then: the heartbeat must not be the reason.
 func (c *wsConn) expectClosed() {
 	c.t.Helper()
-	for {
+	for end := time.Now().Add(patience); ; {
 		kind, data, err := c.tryRead()
-		if errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, context.DeadlineExceeded) || err == nil && time.Now().After(end) {
 			c.t.Fatal("the connection stays open")
 		}
 		if err != nil {
