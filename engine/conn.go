@@ -270,11 +270,12 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 	c.srv.opened(c)
 	if nc != nil {
 		c.nc, c.raw = nc, c.srv.rawConn(nc)
-		c.out.unshift(&Frame{wire: response, kind: controlFrame})
-		c.srv.count.buffered.Add(int64(len(response)))
-	}
-	if c.state == stateDead && nc != nil {
-		cut(nc)
+		if c.state == stateDead {
+			cut(nc)
+		} else {
+			c.out.unshift(&Frame{wire: response, kind: controlFrame})
+			c.srv.count.buffered.Add(int64(len(response)))
+		}
 	}
 	if c.state == stateOpen {
 		c.srv.beats.schedule(c)

@@ -62,7 +62,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	switch {
 	case c.ws:
 		why = errRequest
-	case c.state == stateDead:
+	case c.state == stateDead, c.state == stateClosing && c.out.empty(): // the last packet is out, or on its way
 		why = errSession
 	case p.waiting: // packets would come out of order
 		c.endLocked(ReasonTransportError, 0, abruptly)
