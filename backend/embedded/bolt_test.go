@@ -349,21 +349,27 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 
 func TestFailedCommitTakesWhatWasBuiltOnItAlong(t *testing.T) {
 	full := errors.New("no space left on device")
-	d := &disk{hold: make(chan struct{}), at: make(chan struct{}, 1), fail: full}
+	d := &disk{at: make(chan struct{}, 1)}
 	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
-	answers := make(chan error, 2)
+	mustPost(t, s, note("bob")) // from here on the ceiling makes nobody wait
+	<-d.at
+	d.mu.Lock()
+	d.hold, d.fail = make(chan struct{}), full
+	d.mu.Unlock()
+	answers := make(chan error, 3)
 	key := note("ann")
 	key.Event.IdempotencyKey = "k"
 	go func() { _, err := post(s, key); answers <- err }()
 	<-d.at
 	go func() { _, err := post(s, key); answers <- err }() // a repeat of what will fail
+	go func() { _, err := post(s, note("ann")); answers <- err }()
 	select {
 	case err := <-answers:
 		t.Fatalf("the repeat was answered before the first: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	close(d.hold)
-	for range 2 {
+	for range 3 {
 		if err := <-answers; !errors.Is(err, full) {
 			t.Fatalf("error %v", err)
 		}
@@ -373,16 +379,24 @@ func TestFailedCommitTakesWhatWasBuiltOnItAlong(t *testing.T) {
 	if err != nil || ds[0].Verdict != delivery.VerdictStored {
 		t.Fatalf("the retry after the failure: %+v, %v", ds, err)
 	}
+	if seen, err := logged(s, "ann"); err != nil || len(seen) != 1 {
+		t.Fatalf("what was refused is in the log: %v, %v", seen, err)
+	}
 }
 
 func TestIdsStayAboveForgottenProgress(t *testing.T) {
-	d := &disk{}
+	for _, ahead := range []time.Duration{0, ceilingAhead / 4 * time.Millisecond, ceilingAhead * time.Millisecond, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) { forgetProgress(t, ahead) })
+	}
+}
+
+func forgetProgress(t *testing.T, ahead time.Duration) {
 	dir := t.TempDir()
 	clock := time.Now()
-	s := mustOpen(t, dir, Options{beforeCommit: d.commit, WriteBehind: time.Hour, Now: func() time.Time { return clock }})
+	s := mustOpen(t, dir, Options{WriteBehind: time.Hour, Now: func() time.Time { return clock }})
 	mustPost(t, s, note("ann"))
-	clock = clock.Add(ceilingAhead / 4 * time.Millisecond)
-	seen := mustPost(t, s, progress("ann", "1")) // answered, and not on the disk
+	clock = clock.Add(ahead)
+	seen := mustPost(t, s, progress("ann", "1")) // answered, and perhaps not on the disk
 	crashed, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)

@@ -130,13 +130,13 @@ func (s *Bolt) write(db *bbolt.DB, t *table, last bool) (err error) {
 // fail forgets everything that was decided on top of a failed commit, and
 // tells all who wait for it. What the file holds is the truth again. It is
 // opened anew, because after a failed fsync nobody knows which of its pages
-// the kernel still has. Called with mu held.
+// the kernel still has; its ceiling keeps new ids above those of what is
+// forgotten here. Called with mu held.
 func (s *Bolt) fail(cause error) {
 	if !s.failing {
 		s.opts.Logger.Error("the data file cannot be written, events are refused", "error", cause)
 	}
 	s.failing = true
-	s.floor = max(s.floor, s.highest+1) // ids that were given out do not come again
 	s.top = newTable()
 	s.group.finish(fmt.Errorf("the commit before it failed: %w", cause))
 	s.group = newGroup()
