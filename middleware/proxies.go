@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/gin-gonic/gin"
 )
 
 // Proxies knows which peers are our own reverse proxies, and so whose word
@@ -52,6 +54,16 @@ func (p *Proxies) Client(r *http.Request) netip.Addr {
 		}
 	}
 	return client
+}
+
+// ShowClient makes the client's address the RemoteAddr of the request, for
+// those behind that only know the peer.
+func (p *Proxies) ShowClient() gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if client := p.Client(c.Request); client.IsValid() && client != peer(c.Request) {
+			c.Request.RemoteAddr = netip.AddrPortFrom(client, 0).String()
+		}
+	}
 }
 
 // scheme is "http" or "https" when that is certain, and "" when it is not: a

@@ -20,8 +20,12 @@ const (
 	answerTimeout  = 60 * time.Second
 )
 
-// demoTokenTTL is how long a demo token is good for.
-const demoTokenTTL = time.Hour
+// What the demo gives to whoever asks: tokens that are good for so long, and
+// so many requests a second to one address.
+const (
+	demoTokenTTL = time.Hour
+	demoRate     = 20
+)
 
 // routes is the whole route table.
 func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
@@ -49,6 +53,7 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		middleware.Deadlines(0, 0), // a poll takes as long as it takes; the engine has limits of its own
 		origins.Sockets(),
 		handshakes.Sockets(),
+		proxies.ShowClient(),
 	).Any("", gin.WrapH(s.hub))
 
 	health := handlers.NewHealth(s, s.metrics(requests, origins, handshakes))
@@ -80,7 +85,12 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Group(webdemo.Path, middleware.Deadlines(requestTimeout, answerTimeout)).Any("*path", gin.WrapH(demo))
+		visits := middleware.NewLimiter(middleware.LimiterConfig{Rate: demoRate, Burst: 10 * demoRate}, proxies)
+		r.Group(webdemo.Path,
+			middleware.Deadlines(requestTimeout, answerTimeout),
+			origins.Guard(handlers.Problem),
+			visits.Guard(handlers.Problem),
+		).Any("*path", gin.WrapH(demo))
 	}
 	return r, nil
 }

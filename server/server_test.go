@@ -1,0 +1,232 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/gin-gonic/gin"
+	"github.com/goccy/go-yaml"
+	"go.uber.org/goleak"
+
+	"jobwire/auth"
+	"jobwire/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const apiKey = "a-worker-key-of-the-tests-0123456789"
+
+// settingsOf is a configuration as an operator would write it.
+func settingsOf(t *testing.T, args ...string) config.Settings {
+	t.Helper()
+	cmd, err := config.Load(append([]string{
+		"--addr=127.0.0.1:0", "--data-dir=memory", "--drain=5s",
+		"--jwt-secret=" + strings.Repeat("s", 32), "--api-keys=test=" + apiKey,
+	}, args...), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Settings
+}
+
+// node is a served Server.
+type node struct {
+	*Server
+	url  string
+	stop context.CancelFunc
+	done chan struct{} // closed when Serve has returned err
+	err  error
+}
+
+func start(t *testing.T, args ...string) *node {
+	t.Helper()
+	s, err := New(settingsOf(t, args...), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	n := &node{Server: s, url: "http://" + listener.Addr().String(), stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(n.done)
+		n.err = s.Serve(ctx, listener)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-n.done
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return n
+}
+
+func (n *node) post(t *testing.T, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequest(http.MethodPost, n.url+"/v1/events", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+apiKey)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(answer)
+}
+
+// connect is a tab of a user; frames are read with its next.
+func (n *node) connect(t *testing.T, user string) *tab {
+	t.Helper()
+	token, err := auth.Mint(n.settings.Minting(), user, "", time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	conn, _, err := websocket.Dial(ctx, n.url+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.CloseNow() })
+	c := &tab{t: t, ctx: ctx, conn: conn}
+	c.expect(`0{"sid":`)
+	if err := conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `40{"token":%q}`, token)); err != nil {
+		t.Fatal(err)
+	}
+	c.expect(`40{"sid":`)
+	c.expect(`42["authenticated",{"userId":"` + user + `"`)
+	c.expect(`42["online_users",{"users":["` + user + `"`)
+	return c
+}
+
+type tab struct {
+	t    *testing.T
+	ctx  context.Context
+	conn *websocket.Conn
+}
+
+func (c *tab) expect(prefix string) {
+	c.t.Helper()
+	_, frame, err := c.conn.Read(c.ctx)
+	if err != nil {
+		c.t.Fatalf("waiting for %s: %v", prefix, err)
+	}
+	if !bytes.HasPrefix(frame, []byte(prefix)) {
+		c.t.Fatalf("got %s, want %s…", frame, prefix)
+	}
+}
+
+func TestAnEventReachesItsUserOnly(t *testing.T) {
+	n := start(t)
+	alice, bob := n.connect(t, "alice"), n.connect(t, "bob")
+	alice.expect(`42["user_online",{"userId":"bob"}]`)
+	status, answer := n.post(t, `{"userId":"alice","event":"note","data":{"n":12345678901234567890,"z":1,"a":"ü"}}`)
+	if status != http.StatusAccepted || !strings.Contains(answer, `"status":"sent","sockets":1`) {
+		t.Fatalf("answered %d %s", status, answer)
+	}
+	alice.expect(`42["note",{"n":12345678901234567890,"z":1,"a":"ü"},"`)
+	n.post(t, `{"userId":"bob","event":"note","data":"for bob"}`)
+	bob.expect(`42["note","for bob","`) // and so not alice's before it
+}
+
+func TestADrainFlushes(t *testing.T) {
+	n := start(t, "--coalesce=1m")
+	alice := n.connect(t, "alice")
+	n.post(t, `{"userId":"alice","event":"job_progress","data":{"jobId":"j","progress":1}}`)
+	alice.expect(`42["job_progress",{"jobId":"j","progress":1},"`)
+	n.post(t, `{"userId":"alice","event":"job_progress","data":{"jobId":"j","progress":2}}`)
+
+	n.stop()
+	alice.expect(`42["job_progress",{"jobId":"j","progress":2},"`) // it was held back for a minute
+	if _, _, err := alice.conn.Read(alice.ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("the socket ended with %v, want close code 1001", err)
+	}
+	if <-n.done; n.err != nil {
+		t.Errorf("Serve returned %v", n.err)
+	}
+	if _, err := http.Get(n.url + "/livez"); err == nil {
+		t.Error("the server still accepts")
+	}
+}
+
+func TestAFailingListenerEndsTheServer(t *testing.T) {
+	s, err := New(settingsOf(t), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	if err := s.Serve(context.Background(), listener); err == nil || !strings.HasPrefix(err.Error(), "accept: ") {
+		t.Errorf("Serve returned %v", err)
+	}
+}
+
+func TestAStoreInUseIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	settings := settingsOf(t, "--data-dir="+dir)
+	first, err := New(settings, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if second, err := New(settings, slog.New(slog.DiscardHandler)); err == nil {
+		second.Close()
+		t.Error("two servers share one data directory")
+	}
+}
+
+// What the OpenAPI document promises and what is routed are the same.
+func TestRoutesAreTheDocumentedOnes(t *testing.T) {
+	n := start(t)
+	response, err := http.Get(n.url + "/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var document struct {
+		Paths map[string]map[string]any `yaml:"paths"`
+	}
+	if err := yaml.NewDecoder(response.Body).Decode(&document); err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for path, methods := range document.Paths {
+		for method := range methods {
+			if method != "parameters" {
+				documented = append(documented, strings.ToUpper(method)+" "+strings.NewReplacer("{", ":", "}", "").Replace(path))
+			}
+		}
+	}
+	var routed []string
+	for _, route := range n.http.Handler.(*gin.Engine).Routes() {
+		if !strings.HasPrefix(route.Path, "/socket.io/") {
+			routed = append(routed, route.Method+" "+route.Path)
+		}
+	}
+	slices.Sort(documented)
+	slices.Sort(routed)
+	if !slices.Equal(documented, routed) {
+		t.Errorf("documented: %q\nrouted:     %q", documented, routed)
+	}
+}
