@@ -70,6 +70,9 @@ const (
 	// maxPending and maxPendingBytes bound what waits for a session's worker. A client that is faster is not read from.
 	maxPending      = 256
 	maxPendingBytes = 256 << 10
+	// maxCorked is how many bytes Lifecycle.Connected may emit before they begin to leave, and the CONNECT reply with them. A
+	// long replay waits for the client to take it, which could not happen while everything is held back.
+	maxCorked = 16 << 10
 	// maxAuthorization is what is kept of an Authorization header, in bytes. More than the longest token that auth accepts,
 	// so a clipped one is refused as malformed.
 	maxAuthorization = 16 << 10
@@ -105,7 +108,8 @@ type Lifecycle interface {
 	// Authenticate says who is connecting. An error that is a *Refusal or an *auth.Refusal is told to the client; any other
 	// is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
 	Authenticate(Handshake) (auth.Identity, error)
-	// Connected is called before the client can see its CONNECT reply. What it emits follows that reply in the same write.
+	// Connected is called before the client can see its CONNECT reply. What it emits, up to 16 KiB, follows that reply in the
+	// same write. It may take long, for a replay: the client's events wait until it has returned.
 	Connected(*Session)
 	// Disconnected is called exactly once for every Connected, after it has returned and after the last handler of the
 	// session. The session is in no room any more.

@@ -161,6 +161,7 @@ func (s *Session) greet(sock *socket.Socket) {
 	s.state = stateLive
 	s.hold = &hold{} // what comes for the user now waits for what Connected has to say
 	s.holding.Store(true)
+	s.greeting.Store(true)
 	s.user.session = s
 	s.hub.rooms.join(userRoomPrefix+s.userID, &s.user, true)
 	s.setDeadline(s.identity.ExpiresAt)

@@ -66,6 +66,38 @@ func TestConnectAnswerLeavesInOneWrite(t *testing.T) {
 	}
 }
 
+// A replay that is larger than the queue waits for the client inside Connected, so its beginning must leave before its end.
+func TestLongGreetingLeavesAsItGoes(t *testing.T) {
+	const n, size = 300, 16 << 10
+	s := newStand(t, Config{Engine: engine.Config{MaxQueue: 1 << 20}}, func(r *recorder, h *Hub) {
+		handleEcho(h)
+		r.connected = func(s *Session) {
+			s.Hold()
+			for i := range n {
+				for end := time.Now().Add(patience); s.Buffered() > 64<<10 && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				if !s.Emit(message("n", `"`+strings.Repeat("x", size)+`"`, uint64(i+1))) {
+					return
+				}
+			}
+			s.Live(events.ID{})
+		}
+	})
+	c := s.dial(t)
+	c.write(`40{"token":"alice"}`)
+	if first := c.read(); !strings.HasPrefix(first, `40{`) {
+		t.Fatalf("%.60q", first)
+	}
+	c.write(`421["echo",1]`) // the client knows that it is connected
+	for i := range n {
+		if m := c.read(); !strings.HasSuffix(m, fmt.Sprintf(`x","%d-0"]`, i+1)) {
+			t.Fatalf("%d: %.60q", i, m)
+		}
+	}
+	c.expect(`431[1]`) // handled after Connected
+}
+
 func TestHandshakeCarriesAuthAndHeader(t *testing.T) {
 	var got Handshake
 	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
@@ -398,5 +430,3 @@ func TestPanicInAuthenticateClosesThatConnectionOnly(t *testing.T) {
 	c.expectClosed()
 	eventually(t, "counted", func() bool { return s.Stats().Closed[ReasonInternal] == 1 })
 }
-
-var _ = events.ID{}

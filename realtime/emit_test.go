@@ -1,7 +1,6 @@
 package realtime
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -364,5 +363,3 @@ func TestNothingReachesASocketBeforeItsConnectReply(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
-
-var _ = context.Background

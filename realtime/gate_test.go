@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -322,5 +321,3 @@ func TestTokenBucketRefills(t *testing.T) {
 	spend(true)
 	spend(false)
 }
-
-var _ = json.Valid

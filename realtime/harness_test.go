@@ -17,7 +17,6 @@ import (
 	"go.uber.org/goleak"
 
 	"jobwire/auth"
-	"jobwire/engine"
 	"jobwire/events"
 )
 
@@ -339,5 +338,3 @@ func message(name, data string, n uint64) Message {
 	}
 	return Message{Packet: events.Encode(name, []byte(data), id), ID: id}
 }
-
-var _ engine.Handler = (*gate)(nil)

@@ -49,7 +49,8 @@ type Session struct {
 
 	deadline deadline // guarded by hub.deadlines.mu
 
-	holding atomic.Bool // whether hold is to be asked; written under mu
+	holding  atomic.Bool // whether hold is to be asked; written under mu
+	greeting atomic.Bool // Connected runs and its output is held back; written under mu
 
 	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms
 	state    state
@@ -110,10 +111,25 @@ func (s *Session) send(frames []*engine.Frame, id events.ID, confirm bool) bool 
 	if s.conn.Send(frames...) != nil {
 		return false
 	}
+	if s.greeting.Load() && s.conn.Buffered() > maxCorked {
+		s.answer()
+	}
 	if confirm {
 		s.askReceipt(id)
 	}
 	return true
+}
+
+// answer lets go of what has been held back since the CONNECT was admitted. From now on the client may send.
+func (s *Session) answer() {
+	s.mu.Lock()
+	again := s.answered
+	s.answered = true
+	s.greeting.Store(false)
+	s.mu.Unlock()
+	if !again {
+		s.conn.Uncork()
+	}
 }
 
 // Join puts the session into the rooms; those it is in already are left alone. Rooms named "user:…" are the hub's own.
