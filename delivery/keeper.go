@@ -113,7 +113,7 @@ func (s *Service) stallDue() {
 func (s *Service) sweep() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	breath := time.NewTicker(2 * time.Millisecond)
+	breath := time.NewTicker(10 * time.Millisecond)
 	defer breath.Stop()
 	for {
 		swept, err := s.store.Sweep(ctx)

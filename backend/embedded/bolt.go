@@ -51,6 +51,8 @@ type Bolt struct {
 	armed   bool       // the loop knows that something waits for the write-behind
 	closed  bool
 	swept   []byte // where the next step of the sweep begins; nil at the start
+	commits uint64
+	failed  uint64
 
 	urgent chan struct{} // somebody waits for a commit
 	dirty  chan struct{} // something waits for the next write-behind
@@ -263,65 +265,6 @@ func (s *Bolt) Settle(_ context.Context, settlements []delivery.Settlement) erro
 	return g.wait()
 }
 
-// Read implements delivery.Store.
-func (s *Bolt) Read(_ context.Context, q delivery.Query) (p delivery.Page, err error) {
-	err = s.readUser(q.UserID, func(r *rules) { p = r.page(q) })
-	return p, err
-}
-
-// Jobs implements delivery.Store.
-func (s *Bolt) Jobs(_ context.Context, userID string) (jobs []delivery.Job, err error) {
-	err = s.readUser(userID, func(r *rules) { jobs = r.jobs(userID) })
-	return jobs, err
-}
-
-// readUser runs fn over a snapshot of one user, without holding up others,
-// and waits until what it has shown is on the disk.
-func (s *Bolt) readUser(name string, fn func(r *rules)) error {
-	s.mu.Lock()
-	if s.closed || s.db == nil {
-		s.mu.Unlock()
-		return errClosed
-	}
-	f := &file{db: s.db}
-	defer f.close()
-	var wait *group
-	snapshot := newTable()
-	err := protect(func() {
-		f.begin() // now: what is under way to the disk must not vanish between the tables and the file
-		switch {
-		case unsynced(name, s.top):
-			wait = s.group
-			notify(s.urgent)
-		case unsynced(name, s.under):
-			wait = s.carried
-		}
-		s.under.copyUser(name, snapshot)
-		s.top.copyUser(name, snapshot)
-	})
-	r := s.rules(&view{top: snapshot, file: f})
-	s.mu.Unlock()
-	if err == nil {
-		err = protect(func() { fn(r) })
-	}
-	f.close() // a commit that must enlarge the file waits for its readers
-	if err != nil {
-		return err
-	}
-	return wait.wait()
-}
-
-// copyUser copies everything of one user. The source may be nil.
-func (t *table) copyUser(name string, to *table) {
-	if t == nil {
-		return
-	}
-	prefix := userKey(name, 0)[:len(name)+2]
-	for n := t.seek(prefix); n != nil && bytes.HasPrefix(n.key, prefix); n = n.next[0] {
-		to.put(n.key, n.value)
-	}
-}
-
 // Due implements delivery.Store.
 func (s *Bolt) Due(_ context.Context, limit int) (jobs []delivery.DueJob, first time.Time, err error) {
 	_, err = s.change(func(r *rules) {
@@ -330,43 +273,6 @@ func (s *Bolt) Due(_ context.Context, limit int) (jobs []delivery.DueJob, first 
 		first = dueTime(ms)
 	})
 	return jobs, first, err
-}
-
-// Sweep implements delivery.Store. It looks for users in what is on the disk,
-// without a lock, and takes the lock for each that has something too old.
-func (s *Bolt) Sweep(context.Context) (swept delivery.Swept, err error) {
-	s.mu.Lock()
-	if s.closed || s.db == nil {
-		s.mu.Unlock()
-		return swept, errClosed
-	}
-	f := &file{db: s.db}
-	defer f.close()
-	err = protect(f.begin)
-	from, r := s.swept, s.rules(&view{top: newTable(), file: f})
-	s.mu.Unlock()
-	var users []string
-	var at []byte
-	if err == nil {
-		err = protect(func() { users, at = r.findStale(from) })
-	}
-	f.close()
-	for i := 0; i < len(users) && err == nil; i++ {
-		var more bool
-		_, err = s.change(func(r *rules) { more = r.sweep(users[i], &swept.Dropped) })
-		if more {
-			at = metaKey(users[i]) // once more from here
-			break
-		}
-	}
-	if err != nil {
-		return swept, err
-	}
-	s.mu.Lock()
-	s.swept = at
-	s.mu.Unlock()
-	swept.More = at != nil
-	return swept, nil
 }
 
 // Close writes what is not on the disk yet and closes the file.

@@ -59,8 +59,10 @@ func (s *Bolt) commit() {
 	done := s.carried
 	s.under, s.carried = nil, nil
 	if err != nil {
+		s.failed++
 		s.fail(err)
 	} else {
+		s.commits++
 		s.ceiling = ceiling
 		if s.failing {
 			s.failing = false

@@ -38,7 +38,7 @@ func fillUp(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	limit := old
-	limit.Cur = 1 << 20
+	limit.Cur = 256 << 10
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		t.Fatal(err)
 	}

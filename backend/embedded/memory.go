@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -102,10 +101,13 @@ func (m *Memory) Sweep(context.Context) (delivery.Swept, error) {
 	users, at := r.findStale(m.swept)
 	m.swept = at
 	var swept delivery.Swept
-	for _, u := range users {
-		if r.sweep(u, &swept.Dropped) {
-			m.swept = bytes.Clone(metaKey(u)) // once more from here
+	for i, calls := 0, 0; i < len(users); calls++ {
+		if calls == sweepCalls {
+			m.swept = metaKey(users[i]) // on from here
 			break
+		}
+		if !r.sweep(users[i], &swept.Dropped) {
+			i++
 		}
 	}
 	m.floor = r.floor

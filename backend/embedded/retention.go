@@ -168,8 +168,12 @@ func (r *rules) stale(u *userRecord) bool {
 		u.events > uint64(r.limits.Events) || u.bytes > uint64(r.limits.Bytes)
 }
 
-// sweepStep is how many users one step of a sweep looks at.
-const sweepStep = 256
+// One step of a sweep looks at sweepStep users and calls sweep at most
+// sweepCalls times.
+const (
+	sweepStep  = 256
+	sweepCalls = sweepStep + 64
+)
 
 // findStale lists the users from a place in the space of keys on for whom a
 // sweep has something to do, and where to go on; nil at the end.
@@ -206,6 +210,9 @@ func (r *rules) findStale(from []byte) (users []string, at []byte) {
 // left. It reports whether the user needs another step.
 func (r *rules) sweep(name string, d *delivery.Dropped) (more bool) {
 	u := r.load(name)
+	if u.last.IsZero() {
+		return false // it went meanwhile
+	}
 	removed := r.trim(&u, d, trimStep)
 	keys := r.forgetKeys(&u, trimStep)
 	if u.events == 0 && u.keys == 0 {

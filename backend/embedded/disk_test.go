@@ -1,0 +1,189 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"jobwire/delivery"
+)
+
+// disk is a disk that fails or hangs on demand.
+type disk struct {
+	mu   sync.Mutex
+	fail error
+	hold chan struct{}
+	at   chan struct{} // a commit has come
+}
+
+func (d *disk) commit() error {
+	d.mu.Lock()
+	hold, fail := d.hold, d.fail
+	d.mu.Unlock()
+	if d.at != nil {
+		select {
+		case d.at <- struct{}{}:
+		default:
+		}
+	}
+	if hold != nil {
+		<-hold
+	}
+	return fail
+}
+
+func (d *disk) set(fail error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = fail
+}
+
+func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
+	d := &disk{hold: make(chan struct{}), at: make(chan struct{}, 1)}
+	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
+	answers := make(chan error, 3)
+	go func() { _, err := post(s, note("ann")); answers <- err }()
+	<-d.at
+	// A second one gathers behind the commit, a reader waits for what it saw.
+	go func() { _, err := post(s, note("bob")); answers <- err }()
+	go func() {
+		seen, err := logged(s, "ann")
+		if err == nil && len(seen) != 1 {
+			err = fmt.Errorf("%d events", len(seen))
+		}
+		answers <- err
+	}()
+	select {
+	case err := <-answers:
+		t.Fatalf("answered while the commit was under way: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(d.hold)
+	for range 3 {
+		if err := <-answers; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestProgressDoesNotWaitForTheDisk(t *testing.T) {
+	d := &disk{at: make(chan struct{}, 1)}
+	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit, WriteBehind: time.Hour})
+	mustPost(t, s, note("ann")) // and with it a fresh ceiling
+	d.mu.Lock()
+	d.hold = make(chan struct{})
+	d.mu.Unlock()
+	<-d.at
+	held := make(chan error, 1)
+	go func() { _, err := post(s, note("ann")); held <- err }()
+	<-d.at
+	mustPost(t, s, progress("bob", "1"))
+	close(d.hold)
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFailingDiskRefusesAndRecovers(t *testing.T) {
+	d := &disk{}
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{beforeCommit: d.commit})
+	first := mustPost(t, s, note("ann"))
+	full := errors.New("no space left on device")
+	d.set(full)
+	for range 3 {
+		if _, err := post(s, note("ann")); !errors.Is(err, full) {
+			t.Fatalf("a durable event on a full disk: %v", err)
+		}
+	}
+	if _, err := post(s, progress("ann", "1")); !errors.Is(err, full) {
+		t.Fatalf("progress on a disk that is known to be full: %v", err)
+	}
+	if err := s.Settle(context.Background(), []delivery.Settlement{{UserID: "ann", Confirmed: first}}); !errors.Is(err, full) {
+		t.Fatalf("a receipt on a disk that is known to be full: %v", err)
+	}
+	seen, err := logged(s, "ann")
+	if err != nil || len(seen) != 1 || !seen[first] {
+		t.Fatalf("what was refused is seen: %v, %v", seen, err)
+	}
+	d.set(nil)
+	second := mustPost(t, s, note("ann"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, dir, Options{})
+	seen, err = logged(s, "ann")
+	if err != nil || len(seen) != 2 || !seen[first] || !seen[second] {
+		t.Fatalf("after the recovery: %v, %v", seen, err)
+	}
+}
+
+func TestFailedCommitTakesWhatWasBuiltOnItAlong(t *testing.T) {
+	full := errors.New("no space left on device")
+	d := &disk{at: make(chan struct{}, 1)}
+	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
+	mustPost(t, s, note("bob")) // from here on the ceiling makes nobody wait
+	<-d.at
+	d.mu.Lock()
+	d.hold, d.fail = make(chan struct{}), full
+	d.mu.Unlock()
+	answers := make(chan error, 3)
+	key := note("ann")
+	key.Event.IdempotencyKey = "k"
+	go func() { _, err := post(s, key); answers <- err }()
+	<-d.at
+	go func() { _, err := post(s, key); answers <- err }() // a repeat of what will fail
+	go func() { _, err := post(s, note("ann")); answers <- err }()
+	select {
+	case err := <-answers:
+		t.Fatalf("the repeat was answered before the first: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(d.hold)
+	for range 3 {
+		if err := <-answers; !errors.Is(err, full) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	d.set(nil)
+	ds, err := s.Publish(context.Background(), []delivery.Entry{key})
+	if err != nil || ds[0].Verdict != delivery.VerdictStored {
+		t.Fatalf("the retry after the failure: %+v, %v", ds, err)
+	}
+	if seen, err := logged(s, "ann"); err != nil || len(seen) != 1 {
+		t.Fatalf("what was refused is in the log: %v, %v", seen, err)
+	}
+}
+
+func TestIdsStayAboveForgottenProgress(t *testing.T) {
+	for _, ahead := range []time.Duration{0, ceilingAhead / 4 * time.Millisecond, ceilingAhead * time.Millisecond, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) { forgetProgress(t, ahead) })
+	}
+}
+
+func forgetProgress(t *testing.T, ahead time.Duration) {
+	dir := t.TempDir()
+	clock := time.Now()
+	s := mustOpen(t, dir, Options{WriteBehind: time.Hour, Now: func() time.Time { return clock }})
+	mustPost(t, s, note("ann"))
+	clock = clock.Add(ahead)
+	seen := mustPost(t, s, progress("ann", "1")) // answered, and perhaps not on the disk
+	crashed, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, FileName), crashed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clock = clock.Add(-time.Hour)
+	after := mustOpen(t, other, Options{Now: func() time.Time { return clock }})
+	if id := mustPost(t, after, note("ann")); id.Compare(seen) <= 0 {
+		t.Fatalf("%s after %s", id, seen)
+	}
+}
