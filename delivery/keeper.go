@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func (s *Service) stallDue() {
 			err = s.publish(ctx, entries, make([]Answer, len(entries)), nil)
 		}
 		if err != nil {
-			if err != ErrClosed {
+			if !errors.Is(err, ErrClosed) {
 				s.cfg.Logger.Warn("stalled jobs could not be looked at, will try again", "error", err)
 				s.keeper.arm(s.cfg.Now().Add(time.Second))
 			}

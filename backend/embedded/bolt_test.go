@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -19,7 +18,7 @@ import (
 	"jobwire/events"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 func mustOpen(t testing.TB, dir string, opts Options) *Bolt {
 	t.Helper()

@@ -36,12 +36,11 @@ var (
 	keyFormat  = []byte("gformat")  // of the records
 )
 
-func userKey(user string, kind byte, rest ...byte) []byte {
-	key := make([]byte, 0, 1+len(user)+2+len(rest))
+func userKey(user string, kind byte) []byte {
+	key := make([]byte, 0, 1+len(user)+2+16) // most are followed by an id
 	key = append(key, spaceUser)
 	key = append(key, user...)
-	key = append(key, 0, kind)
-	return append(key, rest...)
+	return append(key, 0, kind)
 }
 
 func metaKey(user string) []byte              { return userKey(user, kindUser) }
