@@ -16,7 +16,7 @@ const DRAIN = 5_000; // ms
 let built = "";
 
 /** Path of the binary: JOBWIRE_BIN as `make test` builds it (with -race), or one built here. */
-function binary() {
+export function binary() {
   if (built) return built;
   if (process.env.JOBWIRE_BIN) {
     built = process.env.JOBWIRE_BIN;
