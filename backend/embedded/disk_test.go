@@ -37,6 +37,17 @@ func (d *disk) commit() error {
 	return fail
 }
 
+// block makes commits wait until release, at the latest until the test ends.
+func (d *disk) block(t *testing.T) (release func()) {
+	hold := make(chan struct{})
+	d.mu.Lock()
+	d.hold = hold
+	d.mu.Unlock()
+	release = sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
+	return release
+}
+
 func (d *disk) set(fail error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,8 +55,9 @@ func (d *disk) set(fail error) {
 }
 
 func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
-	d := &disk{hold: make(chan struct{}), at: make(chan struct{}, 1)}
+	d := &disk{at: make(chan struct{}, 1)}
 	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
+	release := d.block(t)
 	answers := make(chan error, 3)
 	go func() { _, err := post(s, note("ann")); answers <- err }()
 	<-d.at
@@ -63,7 +75,7 @@ func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
 		t.Fatalf("answered while the commit was under way: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	close(d.hold)
+	release()
 	for range 3 {
 		if err := <-answers; err != nil {
 			t.Fatal(err)
@@ -75,15 +87,13 @@ func TestProgressDoesNotWaitForTheDisk(t *testing.T) {
 	d := &disk{at: make(chan struct{}, 1)}
 	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit, WriteBehind: time.Hour})
 	mustPost(t, s, note("ann")) // and with it a fresh ceiling
-	d.mu.Lock()
-	d.hold = make(chan struct{})
-	d.mu.Unlock()
 	<-d.at
+	release := d.block(t)
 	held := make(chan error, 1)
 	go func() { _, err := post(s, note("ann")); held <- err }()
 	<-d.at
 	mustPost(t, s, progress("bob", "1"))
-	close(d.hold)
+	release()
 	if err := <-held; err != nil {
 		t.Fatal(err)
 	}
@@ -129,9 +139,8 @@ func TestFailedCommitTakesWhatWasBuiltOnItAlong(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
 	mustPost(t, s, note("bob")) // from here on the ceiling makes nobody wait
 	<-d.at
-	d.mu.Lock()
-	d.hold, d.fail = make(chan struct{}), full
-	d.mu.Unlock()
+	d.set(full)
+	release := d.block(t)
 	answers := make(chan error, 3)
 	key := note("ann")
 	key.Event.IdempotencyKey = "k"
@@ -144,7 +153,7 @@ func TestFailedCommitTakesWhatWasBuiltOnItAlong(t *testing.T) {
 		t.Fatalf("the repeat was answered before the first: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
-	close(d.hold)
+	release()
 	for range 3 {
 		if err := <-answers; !errors.Is(err, full) {
 			t.Fatalf("error %v", err)
