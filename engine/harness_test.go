@@ -42,10 +42,11 @@ type testServer struct {
 	http     *httptest.Server
 	sessions chan *recorder
 
-	mu     sync.Mutex
-	onOpen func(*Conn, *http.Request)           // runs inside accept
-	onMsg  func(c *Conn, b []byte, binary bool) // runs inside Message
-	refuse bool
+	mu         sync.Mutex
+	onOpen     func(*Conn, *http.Request)           // runs inside accept
+	onMsg      func(c *Conn, b []byte, binary bool) // runs inside Message
+	refuse     bool
+	whenClosed func(*Conn, string) // runs inside Closed; set before the first session
 }
 
 // recorder is a Handler that records.
@@ -71,7 +72,7 @@ func newTestServer(t testing.TB, cfg Config) *testServer {
 		}
 		rec := &recorder{
 			Conn: c, srv: s, t: t,
-			messages: make(chan string, 1<<16), pongs: make(chan uint32, 1024), closed: make(chan string, 8),
+			messages: make(chan string, 4096), pongs: make(chan uint32, 1024), closed: make(chan string, 8),
 		}
 		if onOpen != nil {
 			onOpen(c, r)
@@ -81,6 +82,11 @@ func newTestServer(t testing.TB, cfg Config) *testServer {
 	})
 	s.http = httptest.NewServer(s.Server)
 	t.Cleanup(func() {
+		for _, c := range s.Server.sessions() {
+			if c.Transport() == "polling" {
+				c.cut() // its client will not come for the close packet
+			}
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
@@ -154,6 +160,9 @@ func (r *recorder) Closed(reason string) {
 	defer r.enter()()
 	if r.ends++; r.ends > 1 {
 		r.t.Errorf("Closed called %d times", r.ends)
+	}
+	if r.srv.whenClosed != nil {
+		r.srv.whenClosed(r.Conn, reason)
 	}
 	r.closed <- reason
 }

@@ -59,9 +59,7 @@ func TestPollWaitsForPackets(t *testing.T) {
 	if got := a.header.Get("Cache-Control"); got != "no-store" {
 		t.Errorf("cache control %q", got)
 	}
-	if n := rec.Buffered(); n != 0 {
-		t.Errorf("%d bytes still buffered", n)
-	}
+	eventually(t, "empty queue", func() bool { return rec.Buffered() == 0 })
 	s.post(t, sid, "3").want(t, 200, "ok")
 	if seq := recv(t, rec.pongs, "pong"); seq != 1 {
 		t.Errorf("pong of ping %d", seq)

@@ -92,6 +92,7 @@ func TestSendersOfOneConnectionKeepTheirOrder(t *testing.T) {
 func TestCork(t *testing.T) {
 	onBothPaths(t, Config{}, func(t *testing.T, s *testServer) {
 		c, rec := s.openWebSocket(t)
+		eventually(t, "empty queue", func() bool { return rec.Buffered() == 0 })
 		rec.Cork()
 		rec.Cork()
 		rec.Send(TextFrame([]byte("a")))
