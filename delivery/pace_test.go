@@ -298,3 +298,39 @@ func TestStalledJobIsToldOnce(t *testing.T) {
 		end(t, s)
 	})
 }
+
+// lateRefreshes delays the requests for new ids, so that newer progress is
+// always faster.
+type lateRefreshes struct{ delivery.Store }
+
+func (s lateRefreshes) Publish(ctx context.Context, es []delivery.Entry) ([]delivery.Decision, error) {
+	if es[0].Kind == delivery.KindRefresh {
+		time.Sleep(5 * time.Millisecond)
+	}
+	return s.Store.Publish(ctx, es)
+}
+
+func TestProgressThatIsAlwaysOvertakenIsNotStarved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{sockets: 1}
+		s := beginOn(t, delivery.Config{Coalesce: interval}, lateRefreshes{embedded.NewMemory(delivery.Limits{}, nil)}, w)
+		for i := range 1000 {
+			publish(t, s, event("ann", events.JobProgress, "1", fmt.Sprint(i)))
+			publish(t, s, event("ann", "note", "", fmt.Sprint(i)))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		var last string
+		n := 0
+		for _, f := range w.of("ann") {
+			if f.name == events.JobProgress {
+				n, last = n+1, f.data
+			}
+		}
+		if n < 9 || n > 11 || last != "999" {
+			t.Errorf("%d emissions in a second, the last %s", n, last)
+		}
+		rising(t, w.of("ann"))
+		end(t, s)
+	})
+}

@@ -58,25 +58,32 @@ func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
 	d := &disk{at: make(chan struct{}, 1)}
 	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
 	release := d.block(t)
-	answers := make(chan error, 3)
-	go func() { _, err := post(s, note("ann")); answers <- err }()
-	<-d.at
-	// A second one gathers behind the commit, a reader waits for what it saw.
-	go func() { _, err := post(s, note("bob")); answers <- err }()
-	go func() {
-		seen, err := logged(s, "ann")
+	answers := make(chan error, 4)
+	see := func(user string) {
+		seen, err := logged(s, user)
 		if err == nil && len(seen) != 1 {
-			err = fmt.Errorf("%d events", len(seen))
+			err = fmt.Errorf("%s has %d events", user, len(seen))
 		}
 		answers <- err
-	}()
+	}
+	go func() { _, err := post(s, note("ann")); answers <- err }()
+	<-d.at
+	// A second one gathers behind the commit, readers wait for what they saw.
+	go func() { _, err := post(s, note("bob")); answers <- err }()
+	for gathered := false; !gathered; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		gathered = s.top.size > 0
+		s.mu.Unlock()
+	}
+	go see("ann")
+	go see("bob")
 	select {
 	case err := <-answers:
 		t.Fatalf("answered while the commit was under way: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	release()
-	for range 3 {
+	for range 4 {
 		if err := <-answers; err != nil {
 			t.Fatal(err)
 		}
