@@ -67,3 +67,32 @@ func TestAuthenticateAndVanish(t *testing.T) {
 		t.Errorf("the library keeps %d sockets", sockets)
 	}
 }
+
+// The connection may close when the library has just looked, and connect its socket all the same: on either side of the
+// handover that socket is taken out of the library again, and nobody hears of a session.
+func TestGhostSocketsAreTakenOut(t *testing.T) {
+	for name, meet := range map[string]func(h *Hub, sock *socket.Socket){
+		"before the handover": func(h *Hub, sock *socket.Socket) { h.connection(sock) },
+		"after the handover":  func(h *Hub, sock *socket.Socket) { (&Session{hub: h, closed: true}).greet(sock) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, Config{})
+			c := s.connect(t, "alice")
+			var sock *socket.Socket
+			s.io.Sockets().Sockets().Range(func(_ socket.SocketId, found *socket.Socket) bool { sock = found; return false })
+			session := sock.Handshake().Auth.(*Session)
+			session.mu.Lock()
+			session.closed = true // as if the end came first
+			session.mu.Unlock()
+			meet(s.Hub, sock)
+			if _, still := s.io.Sockets().Sockets().Load(sock.Id()); still {
+				t.Error("the library keeps the ghost")
+			}
+			if n := s.Stats().Connected; n != 1 {
+				t.Errorf("%d sessions", n)
+			}
+			c.vanish()
+			s.waitLeft(t)
+		})
+	}
+}

@@ -266,3 +266,48 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly its attachments, within the
+// limit in bytes.
+func FuzzDecoder(f *testing.F) {
+	f.Add([]byte("52-[\"a\"]\x1ebxy\x1eb\x1e2[\"b\"]"), uint16(4))
+	f.Add([]byte("61-1[]\x1e2[\"b\"]"), uint16(4))
+	f.Add([]byte("bxy\x1e0"), uint16(4))
+	f.Add([]byte("58-[\"a\"]\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb"), uint16(0))
+	f.Fuzz(func(t *testing.T, script []byte, limit uint16) {
+		var d decoder
+		want := 0
+		for _, message := range strings.Split(string(script), "\x1e") {
+			var p packet
+			var complete bool
+			var err error
+			if data, isBinary := strings.CutPrefix(message, "b"); isBinary {
+				p, complete, err = d.binary([]byte(data), int(limit))
+			} else {
+				p, complete, err = d.text([]byte(message))
+				if d.partial != nil {
+					want = d.partial.missing
+				}
+			}
+			if err != nil {
+				return // the gate closes the connection
+			}
+			if complete == (d.partial != nil) {
+				t.Fatalf("complete %v, partial %v", complete, d.partial)
+			}
+			if !complete {
+				continue
+			}
+			size := 0
+			for _, a := range p.attachments {
+				size += len(a)
+			}
+			if p.missing != 0 || size > int(limit) || len(p.attachments) > maxAttachments {
+				t.Fatalf("%+v", p)
+			}
+			if p.attachments != nil && len(p.attachments) != want {
+				t.Fatalf("%d attachments, want %d", len(p.attachments), want)
+			}
+		}
+	})
+}
