@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"jobwire/delivery"
 	"jobwire/events"
@@ -83,4 +84,50 @@ func crowd(b *testing.B, n int, call func()) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkAgainstDisk takes turns with the same disk in slices of 200 ms,
+// since a shared disk's speed changes by the second: 64 goroutines that post
+// durable events, and a loop that appends as many bytes for 64 of them and
+// syncs. vs-disk is the share of the loop's events that were published.
+func BenchmarkAgainstDisk(b *testing.B) {
+	dir := b.TempDir()
+	s := mustOpen(b, dir, Options{})
+	f, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	const slice = 200 * time.Millisecond
+	record := make([]byte, 64*250)
+	var posted, synced atomic.Int64
+	b.ResetTimer()
+	for range b.N {
+		var wg sync.WaitGroup
+		end := time.Now().Add(slice)
+		for w := range 64 {
+			wg.Go(func() {
+				for time.Now().Before(end) {
+					if _, err := post(s, note(fmt.Sprint("user", w))); err != nil {
+						b.Error(err)
+						return
+					}
+					posted.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		for end = time.Now().Add(slice); time.Now().Before(end); synced.Add(64) {
+			if _, err := f.Write(record); err != nil {
+				b.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	perSecond := 1 / (slice.Seconds() * float64(b.N))
+	b.ReportMetric(float64(posted.Load())*perSecond, "events/s")
+	b.ReportMetric(float64(synced.Load())*perSecond, "disk-events/s")
+	b.ReportMetric(float64(posted.Load())/float64(synced.Load()), "vs-disk")
 }
