@@ -200,7 +200,7 @@ func (s *Bolt) change(fn func(r *rules)) (wait *group, err error) {
 		}
 		return nil, nil
 	}
-	if s.top.size == 0 {
+	if s.top.size() == 0 {
 		return s.carried, nil // everything decided is on the disk, or on its way
 	}
 	notify(s.urgent)

@@ -62,9 +62,13 @@ func (t *table) copyUser(name string, to *table) {
 		return
 	}
 	prefix := userKey(name, 0)[:len(name)+2]
-	for n := t.seek(prefix); n != nil && bytes.HasPrefix(n.key, prefix); n = n.next[0] {
-		to.put(n.key, n.value)
-	}
+	t.scan(prefix, func(e entry) bool {
+		if !bytes.HasPrefix(e.key, prefix) {
+			return false
+		}
+		to.put(e.key, e.value)
+		return true
+	})
 }
 
 // Sweep implements delivery.Store. It looks for users in what is on the disk,

@@ -41,7 +41,7 @@ func (s *Bolt) commit() {
 	if s.db == nil {
 		s.reopen()
 	}
-	if s.top.size == 0 {
+	if s.top.size() == 0 {
 		s.group.finish(nil)
 		s.group = newGroup()
 		s.mu.Unlock()
@@ -112,13 +112,14 @@ func (s *Bolt) write(db *bbolt.DB, t *table, last bool) (err error) {
 			return
 		}
 		b := tx.Bucket(bucketName)
-		for n := t.head.next[0]; n != nil && err == nil; n = n.next[0] {
-			if n.value == nil {
-				err = b.Delete(n.key)
+		t.scan(nil, func(e entry) bool {
+			if e.value == nil {
+				err = b.Delete(e.key)
 			} else {
-				err = b.Put(n.key, n.value)
+				err = b.Put(e.key, e.value)
 			}
-		}
+			return err == nil
+		})
 		if err == nil {
 			err = tx.Commit()
 		}
@@ -167,7 +168,7 @@ func (s *Bolt) last() error {
 	}
 	s.mu.Unlock()
 	var err error
-	if t.size > 0 {
+	if t.size() > 0 {
 		err = s.write(db, t, true)
 	}
 	g.finish(err)

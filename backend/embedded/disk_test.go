@@ -72,7 +72,7 @@ func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
 	go func() { _, err := post(s, note("bob")); answers <- err }()
 	for gathered := false; !gathered; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
-		gathered = s.top.size > 0
+		gathered = s.top.size() > 0
 		s.mu.Unlock()
 	}
 	go see("ann")

@@ -80,10 +80,16 @@ func unsynced(user string, tables ...*table) bool {
 		if t == nil {
 			continue
 		}
-		for n := t.seek(prefix); n != nil && bytes.Compare(n.key, end) < 0; n = n.next[0] {
-			if n.value != nil && must(decodeLog(n.value)).durable {
-				return true
+		found := false
+		t.scan(prefix, func(e entry) bool {
+			if bytes.Compare(e.key, end) >= 0 {
+				return false
 			}
+			found = e.value != nil && must(decodeLog(e.value)).durable
+			return !found
+		})
+		if found {
+			return true
 		}
 	}
 	return false

@@ -81,11 +81,8 @@ func (v *view) rollback() {
 }
 
 func (v *view) scan(from, to []byte, fn func(key, value []byte) bool) {
-	a := v.top.seek(from)
-	var b *node
-	if v.under != nil {
-		b = v.under.seek(from)
-	}
+	a := v.top.cursor(from)
+	b := v.under.cursor(from)
 	var key, value []byte
 	var step func() (k, v []byte)
 	if v.file != nil {
@@ -94,22 +91,18 @@ func (v *view) scan(from, to []byte, fn func(key, value []byte) bool) {
 	for {
 		// The lowest key of the three; of equal ones the uppermost layer's.
 		k, val := key, value
-		if b != nil && (k == nil || bytes.Compare(b.key, k) <= 0) {
-			k, val = b.key, b.value
+		if e := b.entry(); e.key != nil && (k == nil || bytes.Compare(e.key, k) <= 0) {
+			k, val = e.key, e.value
 		}
-		if a != nil && (k == nil || bytes.Compare(a.key, k) <= 0) {
-			k, val = a.key, a.value
+		if e := a.entry(); e.key != nil && (k == nil || bytes.Compare(e.key, k) <= 0) {
+			k, val = e.key, e.value
 		}
 		if k == nil || bytes.Compare(k, to) >= 0 {
 			return
 		}
-		if a != nil && bytes.Equal(a.key, k) {
-			a = a.next[0]
-		}
-		if b != nil && bytes.Equal(b.key, k) {
-			b = b.next[0]
-		}
 		same := key != nil && bytes.Equal(key, k)
+		a.pass(k)
+		b.pass(k)
 		if val != nil && !fn(k, val) {
 			return
 		}
