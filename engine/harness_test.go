@@ -329,6 +329,17 @@ func (c *wsClient) wantPacket(want string) {
 	}
 }
 
+// wantSilence checks that nothing comes for a moment.
+func (c *wsClient) wantSilence() {
+	c.t.Helper()
+	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	var timeout net.Error
+	if b0, payload, err := c.frame(); !errors.As(err, &timeout) || !timeout.Timeout() {
+		c.t.Fatalf("not silent: %#x %q %v", b0, payload, err)
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+}
+
 // wantClose reads until a close frame and checks its code, then the end of the connection. Other frames may come before.
 func (c *wsClient) wantClose(code uint16) {
 	c.t.Helper()

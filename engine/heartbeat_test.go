@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,11 +44,6 @@ func inBubble(t *testing.T, cfg Config, test func(t *testing.T, s bubble)) {
 // websocket opens a session whose client reads up to 1,000 packets ahead.
 func (b bubble) websocket(t *testing.T) (client *wsClient, packets chan string, rec *recorder) {
 	near, far := net.Pipe()
-	r := httptest.NewRequest("GET", "/?EIO=4&transport=websocket", nil)
-	for _, h := range []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="} {
-		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
-	}
 	client = &wsClient{near, t, bufio.NewReader(near)}
 	packets = make(chan string, 1000)
 	go func() {
@@ -70,11 +64,20 @@ func (b bubble) websocket(t *testing.T) (client *wsClient, packets chan string, 
 			}
 		}
 	}()
-	b.ServeHTTP(pipeWriter{httptest.NewRecorder(), far}, r)
+	b.ServeHTTP(pipeWriter{httptest.NewRecorder(), far}, websocketRequest(""))
 	if open := <-packets; open[0] != '0' {
 		t.Fatalf("first packet %q", open)
 	}
 	return client, packets, <-b.sessions
+}
+
+func websocketRequest(query string) *http.Request {
+	r := httptest.NewRequest("GET", "/?EIO=4&transport=websocket"+query, nil)
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	return r
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -231,6 +234,45 @@ func TestPingTimeoutOnPolling(t *testing.T) {
 		s.ServeHTTP(w, httptest.NewRequest("GET", "/?EIO=4&transport=polling&sid="+sid, nil))
 		if w.Code != 400 {
 			t.Errorf("poll answered %d", w.Code)
+		}
+	})
+}
+
+// A client that has sent its close frame gets the echo, and the descriptor is closed at once.
+func TestClientsCloseFrameNeedsNoGrace(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, s bubble) {
+		start := time.Now()
+		client, packets, rec := s.websocket(t)
+		client.write(clientFrame(0x88, "\x03\xe8"))
+		if p := <-packets; p != "close 1000" {
+			t.Errorf("packet %q", p)
+		}
+		<-rec.closed
+		if _, open := <-packets; open || time.Since(start) != 0 {
+			t.Errorf("closed after %v", time.Since(start))
+		}
+	})
+}
+
+// A client that is told to go has closeGrace from when it was told, however late that is.
+func TestGraceBeginsWhenTheCloseFrameIsOut(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, s bubble) {
+		near, far := net.Pipe()
+		client := &wsClient{near, t, bufio.NewReaderSize(near, 16)}
+		go s.ServeHTTP(pipeWriter{httptest.NewRecorder(), far}, websocketRequest(""))
+		http.ReadResponse(client.rd, nil)
+		client.packet()
+		rec := <-s.sessions
+		rec.Close(ReasonForcedClose)
+		if reason := <-rec.closed; reason != ReasonForcedClose {
+			t.Errorf("closed with %q", reason)
+		}
+		time.Sleep(3 * time.Second) // the close frame waits in the queue
+		start := time.Now()
+		client.frame()
+		client.frame() // the end
+		if took := time.Since(start); took != closeGrace {
+			t.Errorf("closed after %v", took)
 		}
 	})
 }

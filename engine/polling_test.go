@@ -402,6 +402,44 @@ func TestPollsThroughKeepAliveHaveNoDeadlineLeft(t *testing.T) {
 	}
 }
 
+func TestPollLeavesNoDeadlineToOtherHandlers(t *testing.T) {
+	s := newTestServer(t, Config{WriteTimeout: 30 * time.Millisecond})
+	sid, rec := s.openPoll(t)
+	engine := s.http.Config.Handler
+	s.http.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/other" {
+			io.WriteString(w, "other")
+			return
+		}
+		engine.ServeHTTP(w, r)
+	})
+	nc := s.dial(t)
+	rd := bufio.NewReader(nc)
+	rec.Send(TextFrame([]byte("x")))
+	for _, path := range []string{"/socket.io/?EIO=4&transport=polling&sid=" + sid, "/other"} {
+		fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: test\r\n\r\n", path)
+		res, err := http.ReadResponse(rd, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		io.Copy(io.Discard, res.Body)
+		time.Sleep(40 * time.Millisecond)
+	}
+}
+
+func TestCorkHoldsPollsBack(t *testing.T) {
+	s := newTestServer(t, Config{})
+	sid, rec := s.openPoll(t)
+	rec.Cork()
+	rec.Send(TextFrame([]byte("a")))
+	poll := inBackground(func() answer { return s.get(t, sid) })
+	untilWaiting(t, rec.Conn)
+	time.Sleep(10 * time.Millisecond)
+	rec.Send(TextFrame([]byte("b")))
+	rec.Uncork()
+	recv(t, poll, "answer").want(t, 200, "4a\x1e4b")
+}
+
 func TestPollThatIsNotReadIsGivenUp(t *testing.T) {
 	s := newTestServer(t, Config{WriteTimeout: 50 * time.Millisecond, MaxPayload: 64 << 20, MaxQueue: 64 << 20})
 	sid, rec := s.openPoll(t)

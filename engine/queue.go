@@ -95,7 +95,7 @@ func (c *Conn) sendLocked(frames ...*Frame) error {
 	c.srv.count.packetsOut.Add(uint64(len(frames)))
 	c.srv.count.bytesOut.Add(uint64(size))
 
-	direct := c.ws && c.raw != nil && c.corked == 0 && !c.flushing && c.out.empty()
+	direct := c.ws && c.raw != nil && c.corked == 0 && c.out.empty() // a flusher would mean a queue
 	if direct && len(frames) == 1 {
 		n, err := writeNow(c.raw, frames[0].wire)
 		switch {

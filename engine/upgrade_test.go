@@ -1,12 +1,16 @@
 package engine
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -271,12 +275,70 @@ func TestUpgradeWaitsForThePollThatIsBeingWritten(t *testing.T) {
 	ws.text("5")
 	eventually(t, "upgrade", func() bool { return rec.Transport() == "websocket" })
 	rec.Send(TextFrame([]byte("by websocket")))
-	if rec.Buffered() == 0 {
-		t.Error("written before the poll was")
-	}
+	ws.wantSilence()
 	close(finish)
 	ws.wantPacket("4by websocket")
 	recv(t, done, "end of the poll")
+}
+
+// The probe's deadline ends with the probe.
+func TestUpgradedSessionOutlivesTheUpgradeTimeout(t *testing.T) {
+	onBothPaths(t, Config{UpgradeTimeout: 50 * time.Millisecond}, func(t *testing.T, s *testServer) {
+		s.echo()
+		_, ws, _ := upgraded(t, s)
+		time.Sleep(80 * time.Millisecond)
+		ws.text("4hello")
+		ws.wantPacket("4hello")
+	})
+}
+
+func TestPollsAroundAProbe(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, s bubble) {
+		get := func(sid string) <-chan answer {
+			return inBackground(func() answer {
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, httptest.NewRequest("GET", "/?EIO=4&transport=polling&sid="+sid, nil))
+				return answer{status: w.Code, body: w.Body.String()}
+			})
+		}
+		sid := parseOpen(t, (<-get("")).body).SID
+		rec := <-s.sessions
+		start := time.Now()
+
+		// The one that waits is released at once, the next after a moment.
+		poll := get(sid)
+		synctest.Wait()
+		near, far := net.Pipe()
+		s.ServeHTTP(pipeWriter{httptest.NewRecorder(), far}, websocketRequest("&sid="+sid))
+		client := &wsClient{near, t, bufio.NewReader(near)}
+		http.ReadResponse(client.rd, nil)
+		client.text("2probe")
+		client.wantPacket("3probe")
+		(<-poll).want(t, 200, "6")
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("released after %v", waited)
+		}
+		(<-get(sid)).want(t, 200, "6")
+		if waited := time.Since(start); waited != probedPoll {
+			t.Errorf("the next one released after %v", waited)
+		}
+
+		// Once the probe has failed, polls wait as ever.
+		go io.Copy(io.Discard, near)
+		client.text("4no")
+		synctest.Wait()
+		poll = get(sid)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		select {
+		case a := <-poll:
+			t.Errorf("answered %q", a.body)
+		default:
+		}
+		rec.Send(TextFrame([]byte("hello")))
+		(<-poll).want(t, 200, "4hello")
+		near.Close()
+	})
 }
 
 // slowWriter is in the middle of its Write from writing to finish.
