@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -62,8 +63,18 @@ func peer(name string) func(*bench, launch) *exec.Cmd {
 	}
 }
 
+// plainEnv is this process's environment without what would tune or configure
+// a server behind the bench's back.
+func plainEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return strings.HasPrefix(name, "JOBWIRE_") || strings.HasPrefix(name, "BENCH_") ||
+			slices.Contains([]string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG", "NODE_OPTIONS"}, name)
+	})
+}
+
 func benchEnv(l launch) []string {
-	env := append(os.Environ(), "BENCH_ADDR="+l.addr, "BENCH_DEBUG_ADDR="+l.debugAddr,
+	env := append(plainEnv(), "BENCH_ADDR="+l.addr, "BENCH_DEBUG_ADDR="+l.debugAddr,
 		"BENCH_JWT_SECRET="+benchSecret, "BENCH_API_KEY="+benchKey)
 	if l.presence {
 		env = append(env, "BENCH_PRESENCE=everyone")
@@ -89,7 +100,7 @@ func jobwire(b *bench, l launch) *exec.Cmd {
 		args = append(args, "--debug-addr="+l.debugAddr)
 	}
 	cmd := exec.Command(filepath.Join(b.dir, "bin", "jobwire"), args...)
-	cmd.Env = append(os.Environ(), "JOBWIRE_JWT_SECRET="+benchSecret, "JOBWIRE_API_KEYS=bench="+benchKey)
+	cmd.Env = append(plainEnv(), "JOBWIRE_JWT_SECRET="+benchSecret, "JOBWIRE_API_KEYS=bench="+benchKey)
 	return cmd
 }
 

@@ -10,6 +10,7 @@ type load struct {
 	name     string
 	args     string   // of the generator
 	quick    string   // further args under -quick; the last one of a flag wins
+	profile  string   // further args under -profile, where the load is over too soon
 	only     []string // servers it makes sense for; nil for all
 	presence bool     // the server tells everyone who comes
 	disk     bool     // the server keeps its data on disk
@@ -17,10 +18,13 @@ type load struct {
 
 func (l load) suits(server string) bool { return l.only == nil || slices.Contains(l.only, server) }
 
-func (l load) arguments(quick bool) []string {
+func (l load) arguments(o options) []string {
 	args := strings.Fields(l.args)
-	if quick {
+	if o.quick {
 		args = append(args, strings.Fields(l.quick)...)
+	}
+	if o.profile {
+		args = append(args, strings.Fields(l.profile)...)
 	}
 	return args
 }
@@ -32,7 +36,7 @@ var own = []string{"jobwire"}
 // for jobwire alone and are compared with the peers' plain one.
 var loads = []load{
 	{name: "memory", args: "-scenario memory -conns 1000 -n 10000 -settle 10s", quick: "-n 5000 -settle 3s"},
-	{name: "connect", args: "-scenario connect -n 2000 -warm 500"},
+	{name: "connect", args: "-scenario connect -n 2000 -warm 500", profile: "-n 15000"},
 	{name: "post", args: "-scenario post -kind progress -n 100000 -warm 10000", quick: "-n 40000"},
 	{name: "post-completed", args: "-scenario post -kind completed -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "post-custom", args: "-scenario post -kind custom -n 100000 -warm 10000", quick: "-n 40000", only: own},

@@ -106,9 +106,9 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
 	args := append([]string{"-addr", s.addr, "-pid", strconv.Itoa(s.cmd.Process.Pid), "-dialect", s.dialect},
-		l.arguments(b.quick)...)
+		l.arguments(b.options)...)
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "bin", "loadgen"), args...)
-	cmd.Env = append(os.Environ(), "BENCH_JWT_SECRET="+benchSecret, "BENCH_API_KEY="+benchKey)
+	cmd.Env = append(plainEnv(), "BENCH_JWT_SECRET="+benchSecret, "BENCH_API_KEY="+benchKey)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// profileSeconds is shorter than the measured part of any load but connect.
+// profileSeconds is shorter than the measured part of most loads.
 const profileSeconds = 3
 
 // takeProfile records where s spends its CPU: with net/http/pprof when the
@@ -27,7 +27,7 @@ func (b *bench) takeProfile(ctx context.Context, s *server, name string) error {
 	if err != nil {
 		return errors.New("the server has no debug listener and perf is not installed")
 	}
-	cmd := exec.CommandContext(ctx, perf, "record", "-q", "-g", "-F", "499", "-o", base+".perf",
+	cmd := exec.CommandContext(ctx, perf, "record", "-q", "-g", "-F", "1999", "-o", base+".perf",
 		"-p", strconv.Itoa(s.cmd.Process.Pid), "--", "sleep", strconv.Itoa(profileSeconds))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -93,6 +93,15 @@ func (t *tally) count() (lost, repeated int) {
 	return lost, repeated
 }
 
+// complete fails unless every event has arrived once: the cost or the latency
+// of events that went astray means nothing.
+func (t *tally) complete() error {
+	if lost, repeated := t.count(); lost+repeated > 0 {
+		return fmt.Errorf("of %d events %d were lost and %d repeated", len(t.seen), lost, repeated)
+	}
+	return nil
+}
+
 // accepted checks one answer of POST /v1/events.
 func accepted(status int, answer []byte, err error) error {
 	if err != nil {

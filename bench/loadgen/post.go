@@ -58,13 +58,13 @@ func post(ctx context.Context, t *target) (metrics, error) {
 	if err := intact(pool); err != nil {
 		return nil, err
 	}
-	lost, repeated := arrived.count()
+	if err := arrived.complete(); err != nil {
+		return nil, err
+	}
 	return metrics{
 		"cpu_us":       micros(server, t.n),
 		"post_s":       float64(t.n) / took.Seconds(),
 		"generator_us": micros(own, t.n),
-		"lost":         float64(lost),
-		"repeated":     float64(repeated),
 	}, nil
 }
 
