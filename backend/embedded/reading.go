@@ -68,7 +68,7 @@ func (r *rules) wanted(q delivery.Query, id events.ID, rec *logRecord) bool {
 		return false
 	}
 	j := r.job(q.UserID, rec.job)
-	return j != nil && !j.finished() && j.progress == id
+	return !j.finished() && j.progress == id
 }
 
 // unsynced reports whether the user's log has durable events in the tables

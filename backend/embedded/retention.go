@@ -67,16 +67,15 @@ func (r *rules) trim(u *user, d *delivery.Dropped, limit int) (removed int) {
 
 // orphan follows up in the job of a removed event: a job is remembered as
 // long as its last event is.
-func (r *rules) orphan(user, job string, id events.ID) {
-	j := r.job(user, job)
-	switch {
-	case j == nil:
-	case j.last == id:
-		r.reindex(user, job, j, 0)
-		r.space.drop(jobKey(user, job))
-	case j.progress == id:
+func (r *rules) orphan(user, name string, id events.ID) {
+	j := r.job(user, name)
+	switch id {
+	case j.last:
+		r.reindex(user, name, &j, 0)
+		r.space.drop(j.key)
+	case j.progress:
 		j.progress = events.ID{}
-		r.space.put(jobKey(user, job), j.encode())
+		r.saveJob(&j)
 	}
 }
 

@@ -21,18 +21,25 @@ type rules struct {
 // user is a user's record while entries are decided about.
 type user struct {
 	name string
+	key  []byte // of the record; it belongs to the space once saved
 	userRecord
 }
 
+// job is a job's record while an entry is decided about.
+type job struct {
+	key []byte // as with user
+	jobRecord
+}
+
 func (r *rules) load(name string) user {
-	u := user{name: name}
-	if b := r.space.get(metaKey(name)); b != nil {
+	u := user{name: name, key: metaKey(name)}
+	if b := r.space.get(u.key); b != nil {
 		u.userRecord = must(decodeUser(b))
 	}
 	return u
 }
 
-func (r *rules) save(u *user) { r.space.put(metaKey(u.name), u.encode()) }
+func (r *rules) save(u *user) { r.space.put(u.key, u.encode()) }
 
 // take gives out the user's next id: the clock's, unless ids are ahead of it.
 func (r *rules) take(u *user) events.ID {
@@ -72,10 +79,10 @@ func (r *rules) event(u *user, e *delivery.Entry, d *delivery.Decision) (changed
 		return false
 	}
 	class := events.ClassOf(ev.Name)
-	var job *jobRecord
+	var j job
 	if ev.JobID != "" {
-		job = r.job(u.name, ev.JobID)
-		if class == events.Progress && job != nil && job.finished() && ev.Attempt <= job.attempt {
+		j = r.job(u.name, ev.JobID)
+		if class == events.Progress && j.finished() && ev.Attempt <= j.attempt {
 			d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonJobFinished
 			if ev.IdempotencyKey == "" {
 				return false
@@ -85,18 +92,15 @@ func (r *rules) event(u *user, e *delivery.Entry, d *delivery.Decision) (changed
 			})
 			return true
 		}
-		if job == nil {
-			job = &jobRecord{}
-		}
 	}
-	if events.IsTerminal(ev.Name) && !job.progress.IsZero() {
+	if events.IsTerminal(ev.Name) && !j.progress.IsZero() {
 		d.FlushID = r.take(u)
 	}
 	d.ID = r.append(u, logRecord{
 		durable: class == events.Durable, at: r.now, name: ev.Name, job: ev.JobID, data: ev.Data,
 	})
-	if job != nil {
-		r.advance(u, e, d.ID, job)
+	if ev.JobID != "" {
+		r.advance(u, e, d.ID, &j)
 	}
 	if ev.IdempotencyKey != "" {
 		r.remember(u, e, keyRecord{durable: class == events.Durable, id: d.ID})
@@ -131,17 +135,19 @@ func (r *rules) remove(u *user, id events.ID) (rec []byte) {
 	return b
 }
 
-func (r *rules) job(user, job string) *jobRecord {
-	b := r.space.get(jobKey(user, job))
-	if b == nil {
-		return nil
+// job returns a job; one that is not known is running and has no last event.
+func (r *rules) job(user, name string) job {
+	j := job{key: jobKey(user, name)}
+	if b := r.space.get(j.key); b != nil {
+		j.jobRecord = must(decodeJob(b))
 	}
-	j := must(decodeJob(b))
-	return &j
+	return j
 }
 
+func (r *rules) saveJob(j *job) { r.space.put(j.key, j.encode()) }
+
 // advance moves a job on by the event that has just been stored.
-func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *jobRecord) {
+func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
 	ev := &e.Event
 	if j.finished() {
 		r.durable = true // progress that begins a job anew must not be forgotten by a crash
@@ -163,13 +169,13 @@ func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *jobRecord) 
 		j.state, j.deadline = jobFailed, 0
 	}
 	j.last, j.updated = id, r.now
-	r.space.put(jobKey(u.name, ev.JobID), j.encode())
+	r.saveJob(j)
 }
 
 // watch sets or clears the deadline of a job. The entry among the deadlines
 // stays where it is until its time comes, and only then moves on: progress
 // that comes often does not rewrite it each time.
-func (r *rules) watch(user, job string, j *jobRecord, staleAfter time.Duration) {
+func (r *rules) watch(user, name string, j *job, staleAfter time.Duration) {
 	if staleAfter <= 0 {
 		j.deadline = 0
 		return
@@ -179,16 +185,16 @@ func (r *rules) watch(user, job string, j *jobRecord, staleAfter time.Duration) 
 		return
 	}
 	r.durable = true // a crash of ours must not leave the job unwatched
-	r.reindex(user, job, j, j.deadline)
+	r.reindex(user, name, j, j.deadline)
 }
 
 // reindex moves a job's entry among the deadlines; 0 removes it.
-func (r *rules) reindex(user, job string, j *jobRecord, ms uint64) {
+func (r *rules) reindex(user, name string, j *job, ms uint64) {
 	if j.indexed != 0 {
-		r.space.drop(dueKey(j.indexed, user, job))
+		r.space.drop(dueKey(j.indexed, user, name))
 	}
 	if ms != 0 {
-		r.space.put(dueKey(ms, user, job), []byte{recordFormat})
+		r.space.put(dueKey(ms, user, name), []byte{recordFormat})
 	}
 	j.indexed = ms
 }
@@ -196,7 +202,7 @@ func (r *rules) reindex(user, job string, j *jobRecord, ms uint64) {
 // refresh gives the latest progress of a job a new id.
 func (r *rules) refresh(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
 	j := r.job(u.name, e.Event.JobID)
-	if j == nil || j.finished() || j.progress != e.At {
+	if j.last.IsZero() || j.finished() || j.progress != e.At {
 		d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
 		return false
 	}
@@ -210,32 +216,32 @@ func (r *rules) refresh(u *user, e *delivery.Entry, d *delivery.Decision) (chang
 		j.last = d.ID
 	}
 	j.progress = d.ID
-	r.space.put(jobKey(u.name, e.Event.JobID), j.encode())
+	r.saveJob(&j)
 	return true
 }
 
 // stall stores job_stalled when the job's deadline has passed.
 func (r *rules) stall(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
 	d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
-	job := e.Event.JobID
-	j := r.job(u.name, job)
-	if j == nil || j.indexed != e.At.Ms {
-		r.space.drop(dueKey(e.At.Ms, u.name, job)) // nobody's any more
+	name := e.Event.JobID
+	j := r.job(u.name, name)
+	if j.last.IsZero() || j.indexed != e.At.Ms {
+		r.space.drop(dueKey(e.At.Ms, u.name, name)) // nobody's any more
 		return false
 	}
 	if j.indexed > r.now {
 		return false
 	}
 	if j.deadline == 0 || j.deadline > r.now {
-		r.reindex(u.name, job, j, j.deadline) // a later event has moved or cleared it
-		r.space.put(jobKey(u.name, job), j.encode())
+		r.reindex(u.name, name, &j, j.deadline) // a later event has moved or cleared it
+		r.saveJob(&j)
 		return false
 	}
-	r.reindex(u.name, job, j, 0)
-	data := delivery.StalledData(job, time.UnixMilli(int64(j.updated)))
-	id := r.append(u, logRecord{durable: true, at: r.now, name: events.JobStalled, job: job, data: data})
+	r.reindex(u.name, name, &j, 0)
+	data := delivery.StalledData(name, time.UnixMilli(int64(j.updated)))
+	id := r.append(u, logRecord{durable: true, at: r.now, name: events.JobStalled, job: name, data: data})
 	j.state, j.deadline, j.last, j.updated = jobStalled, 0, id, r.now
-	r.space.put(jobKey(u.name, job), j.encode())
+	r.saveJob(&j)
 	r.durable = true
 	d.Verdict, d.Reason, d.ID, d.Data = delivery.VerdictStored, "", id, data
 	return true

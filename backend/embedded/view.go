@@ -26,9 +26,9 @@ type ground interface {
 // the disk yet, changes that are, and the file.
 type view struct {
 	top   *table
-	under *table // nil when nothing is under way
-	file  ground // nil for a store in memory
-	undo  []change
+	under *table   // nil when nothing is under way
+	file  ground   // nil for a store in memory
+	undo  []change // not kept without a file: then nothing can fail
 }
 
 // change is what a key of the top table was before.
@@ -54,15 +54,14 @@ func (v *view) get(key []byte) []byte {
 
 func (v *view) put(key, value []byte) {
 	old, had := v.top.put(key, value)
-	v.undo = append(v.undo, change{key, old, had})
+	if v.file != nil {
+		v.undo = append(v.undo, change{key, old, had})
+	}
 }
 
 func (v *view) drop(key []byte) {
 	if v.file == nil {
-		if old, had := v.top.get(key); had {
-			v.top.drop(key)
-			v.undo = append(v.undo, change{key, old, true})
-		}
+		v.top.drop(key)
 		return
 	}
 	v.put(key, nil)
