@@ -64,7 +64,12 @@ func (b *bench) play(ctx context.Context, plan []planned) {
 				fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
 				s := sample{Round: round, Load: p.name, Server: c.name}
 				var err error
-				if s.Metrics, err = b.once(ctx, c, p.load, round); err != nil {
+				s.Metrics, err = b.once(ctx, c, p.load, round)
+				if ctx.Err() != nil {
+					fmt.Fprintln(b.progress, " interrupted")
+					return
+				}
+				if err != nil {
 					s.Error = err.Error()
 					fmt.Fprintf(b.progress, " failed: %v\n", err)
 				} else {
