@@ -20,7 +20,7 @@ help: ## show this
 
 .PHONY: demo
 demo: $(CLIENT) ## try it: the server and its demo page on http://127.0.0.1:3000/demo/
-	$(GO) run -ldflags '-X main.version=$(VERSION)' . --dev
+	trap 'exit 0' INT; $(GO) run -ldflags '-X main.version=$(VERSION)' . --dev
 
 .PHONY: build
 build: $(CLIENT) ## the binary, with the demo page inside: bin/jobwire

@@ -185,5 +185,5 @@ function askForKey(ask) {
 function show(section) {
   byId("sign-in").hidden = section !== "sign-in";
   byId("desk").hidden = section !== "desk";
-  if (section === "sign-in") byId("name").focus();
+  if (section === "sign-in") byId("name").select();
 }
