@@ -188,6 +188,44 @@ func drained(b *testing.B, n int) ([]*Conn, func()) {
 	return conns, func() { stop(); wg.Wait() }
 }
 
+// BenchmarkConnect is a whole short life: TCP connection, handshake, one message each way, and the end; the client's share
+// is in it.
+func BenchmarkConnect(b *testing.B) {
+	s := NewServer(Config{}, func(c *Conn, _ *http.Request) Handler { return echo{c} })
+	hs := &http.Server{Handler: s}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go hs.Serve(l)
+	defer hs.Close()
+	defer s.Shutdown(context.Background())
+	hello := append(fmt.Appendf(nil, goodHandshake, ""), clientFrame(0x81, "4"+repeat("t", 300))...)
+	buf := make([]byte, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		nc, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		nc.Write(hello)
+		for got := 0; got < 300; {
+			n, err := nc.Read(buf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += n
+		}
+		nc.Close()
+	}
+}
+
+type echo struct{ c *Conn }
+
+func (e echo) Message(b []byte, _ bool) { e.c.Send(TextFrame(b)) }
+func (echo) Pong(uint32)                {}
+func (echo) Closed(string)              {}
+
 // BenchmarkReceive is one small message in, up to the handler.
 func BenchmarkReceive(b *testing.B) {
 	got := make(chan struct{}, 1)

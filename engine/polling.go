@@ -213,15 +213,13 @@ func answerPoll(w http.ResponseWriter, frames []*Frame, timeout time.Duration) e
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
 	h.Set("Content-Length", strconv.Itoa(len(buf.b)))
 	h.Set("Cache-Control", "no-store")
-	rc := http.NewResponseController(w)
-	rc.SetWriteDeadline(time.Now().Add(timeout))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout))
 	w.WriteHeader(http.StatusOK)
 	_, err := w.Write(buf.b)
 	if err == nil {
 		err = flush(w)
 	}
-	rc.SetWriteDeadline(time.Time{})
-	return err
+	return err // net/http lifts the deadline before the connection's next request
 }
 
 // flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush does not say. The
