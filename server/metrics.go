@@ -67,6 +67,12 @@ func (s *Server) metrics(requests *middleware.Requests, origins *middleware.Orig
 		out.counter("replays_unrecovered_total", sent.Unrecovered)
 		out.counter("replayed_events_total", sent.Replayed)
 		out.counter("store_failures_total", sent.StoreFailures)
+		if s.file != nil {
+			file := s.file.Stats()
+			out.counter("store_commits_total", file.Commits, "result", "done")
+			out.counter("store_commits_total", file.Failures, "result", "failed")
+			out.gauge("store_unwritten_bytes", int64(file.Unwritten))
+		}
 	})
 	return set
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,7 +30,7 @@ type Server struct {
 	settings config.Settings
 	log      *slog.Logger
 
-	store    io.Closer
+	file     *embedded.Bolt // nil for a node that keeps its data in memory
 	delivery *delivery.Service
 	presence *presence.Service
 	hub      *realtime.Hub
@@ -52,12 +51,12 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api keys: %w", err)
 	}
-	store, closer, err := openStore(settings, log)
+	s := &Server{settings: settings, log: log}
+	store, err := s.openStore()
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 
-	s := &Server{settings: settings, log: log, store: closer}
 	out := &fanout{}
 	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, Logger: log}, store, out)
 	s.presence = presence.New(presence.Config{
@@ -97,26 +96,27 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 }
 
 // openStore opens the store that the settings name.
-func openStore(settings config.Settings, log *slog.Logger) (delivery.Store, io.Closer, error) {
+func (s *Server) openStore() (delivery.Store, error) {
 	limits := delivery.Limits{
-		Retention: settings.Retention,
-		Events:    settings.RetentionEvents,
-		Bytes:     int(settings.RetentionBytes),
+		Retention: s.settings.Retention,
+		Events:    s.settings.RetentionEvents,
+		Bytes:     int(s.settings.RetentionBytes),
 	}
-	if settings.DataDir == config.InMemory {
-		return embedded.NewMemory(limits, nil), io.NopCloser(nil), nil
+	if s.settings.DataDir == config.InMemory {
+		return embedded.NewMemory(limits, nil), nil
 	}
-	store, err := embedded.Open(settings.DataDir, limits, embedded.Options{Logger: log})
-	if err != nil {
-		return nil, nil, err
-	}
-	return store, store, nil
+	var err error
+	s.file, err = embedded.Open(s.settings.DataDir, limits, embedded.Options{Logger: s.log})
+	return s.file, err
 }
 
 // Ready implements handlers.Readiness.
 func (s *Server) Ready(context.Context) error {
 	if s.draining.Load() {
 		return &events.Error{Code: delivery.CodeShuttingDown}
+	}
+	if s.file != nil && s.file.Stats().Failing {
+		return &events.Error{Code: delivery.CodeStoreUnavailable}
 	}
 	return nil
 }
@@ -162,7 +162,10 @@ func (s *Server) drain(ctx context.Context) error {
 		s.http.Close()
 	}
 	s.presence.Close()
-	return errors.Join(append(errs, stage("close the store", s.store.Close()))...)
+	if s.file != nil {
+		errs = append(errs, stage("close the store", s.file.Close()))
+	}
+	return errors.Join(errs...)
 }
 
 // Close ends a node that is not served.
