@@ -115,7 +115,7 @@ func (s *Server) Ready(context.Context) error {
 	if s.draining.Load() {
 		return &events.Error{Code: delivery.CodeShuttingDown}
 	}
-	if s.file != nil && s.file.Stats().Failing {
+	if s.file != nil && s.file.Ready() != nil {
 		return &events.Error{Code: delivery.CodeStoreUnavailable}
 	}
 	return nil

@@ -111,6 +111,26 @@ func (s *Bolt) Sweep(context.Context) (swept delivery.Swept, err error) {
 	return swept, nil
 }
 
+// Ready says whether events can be stored. After a failed commit it tries
+// another one: a node that is given no events until it is ready would not
+// find out by itself.
+func (s *Bolt) Ready() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosed
+	}
+	if !s.failing {
+		s.mu.Unlock()
+		return nil
+	}
+	s.top.put(keyProbe, []byte{recordFormat})
+	trial := s.group
+	notify(s.urgent)
+	s.mu.Unlock()
+	return trial.wait()
+}
+
 // BoltStats says how the file does.
 type BoltStats struct {
 	Commits   uint64 // that reached the disk since the start

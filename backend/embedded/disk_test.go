@@ -203,3 +203,25 @@ func forgetProgress(t *testing.T, ahead time.Duration) {
 		t.Fatalf("%s after %s", id, seen)
 	}
 }
+
+func TestReadyTriesTheDiskAgain(t *testing.T) {
+	d := &disk{}
+	s := mustOpen(t, t.TempDir(), Options{beforeCommit: d.commit})
+	if err := s.Ready(); err != nil {
+		t.Fatalf("a new store: %v", err)
+	}
+	d.set(errors.New("no space left on device"))
+	if _, err := post(s, note("ann")); err == nil {
+		t.Fatal("an event was stored on a full disk")
+	}
+	if s.Ready() == nil {
+		t.Error("ready on a full disk")
+	}
+	d.set(nil)
+	if err := s.Ready(); err != nil {
+		t.Errorf("the disk has room again: %v", err)
+	}
+	if s.Stats().Failing {
+		t.Error("still failing")
+	}
+}

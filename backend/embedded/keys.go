@@ -34,6 +34,7 @@ var (
 	keyFloor   = []byte("gfloor")   // ids start above this ms: users that were forgotten had ids up to it
 	keyCeiling = []byte("gceiling") // ids up to this ms may have been given out before a crash
 	keyFormat  = []byte("gformat")  // of the records
+	keyProbe   = []byte("gprobe")   // written to see whether the file can be
 )
 
 func userKey(user string, kind byte) []byte {
