@@ -3,9 +3,12 @@ package engine
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,7 +31,7 @@ type bubble struct {
 
 func inBubble(t *testing.T, cfg Config, test func(t *testing.T, s bubble)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &testServer{sessions: make(chan *recorder, 100)}
+		s := &testServer{sessions: make(chan *recorder, 1000)}
 		s.Server = NewServer(cfg, func(c *Conn, _ *http.Request) Handler {
 			rec := &recorder{Conn: c, srv: s, t: t, messages: make(chan string, 100), pongs: make(chan uint32, 100), closed: make(chan string, 8)}
 			s.sessions <- rec
@@ -274,6 +277,50 @@ func TestGraceBeginsWhenTheCloseFrameIsOut(t *testing.T) {
 		if took := time.Since(start); took != closeGrace {
 			t.Errorf("closed after %v", took)
 		}
+	})
+}
+
+// Three hundred sessions that come at any time and answer as they like: every ping and every timeout is on time.
+func TestHeartbeatsOfManyAreOnTime(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, s bubble) {
+		do := func(method, sid, body string) string {
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, httptest.NewRequest(method, "/?EIO=4&transport=polling&sid="+sid, strings.NewReader(body)))
+			return w.Body.String()
+		}
+		rng := rand.New(rand.NewPCG(5, 6))
+		var wg sync.WaitGroup
+		for range 300 {
+			arrives, rounds, answers := time.Duration(rng.Int64N(int64(time.Minute))), rng.IntN(4), time.Duration(rng.Int64N(int64(20*time.Second)))
+			wg.Go(func() {
+				time.Sleep(arrives)
+				sid := parseOpen(t, do("GET", "", "")).SID
+				beat := time.Now()
+				for {
+					if got := do("GET", sid, ""); got != "2" {
+						t.Errorf("poll answered %q", got)
+						return
+					}
+					if waited := time.Since(beat); waited < 25*time.Second-10*time.Millisecond || waited > 25*time.Second {
+						t.Errorf("ping after %v", waited)
+					}
+					if rounds--; rounds < 0 {
+						break
+					}
+					time.Sleep(answers)
+					beat = time.Now()
+					do("POST", sid, "3")
+				}
+				pinged := time.Now()
+				if got := do("GET", sid, ""); got != "1" {
+					t.Errorf("last poll answered %q", got)
+				}
+				if waited := time.Since(pinged); waited != 20*time.Second {
+					t.Errorf("timeout after %v", waited)
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
