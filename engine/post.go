@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// servePost takes in a POST's packets.
+func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
+	c.mu.Lock()
+	p := c.poll
+	var why *refusal
+	switch {
+	case c.ws:
+		why = errRequest
+	case c.state != stateOpen:
+		why = errSession
+	case p.posting: // packets would come out of order
+		c.endLocked(ReasonTransportError, 0, abruptly)
+		why = errRequest
+	default:
+		p.posting = true
+	}
+	c.mu.Unlock()
+	if why != nil {
+		s.reject(w, why)
+		return
+	}
+
+	body := newBuffer()
+	defer body.free()
+	why = s.readBody(w, r, body)
+
+	c.mu.Lock()
+	switch {
+	case why != nil:
+		// A hole in the client's stream; it gives the session up too.
+		c.endLocked(ReasonTransportError, 0, abruptly)
+	case c.state != stateOpen:
+		why = errSession
+	default:
+		p.dispatching = true
+	}
+	c.mu.Unlock()
+	if why == nil {
+		why = c.dispatch(body.b)
+	}
+
+	// Before the answer, which the client may follow up at once.
+	c.mu.Lock()
+	p.posting, p.dispatching = false, false
+	if p.quiet != nil {
+		close(p.quiet)
+		p.quiet = nil
+	}
+	c.mu.Unlock()
+	if why != nil {
+		w.Header().Set("Connection", "close") // the rest of the body is not wanted
+		s.reject(w, why)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	h.Set("Cache-Control", "no-store")
+	w.Write([]byte("ok"))
+}
+
+// readBody reads a POST's body, bounded in size, memory and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, body *buffer) *refusal {
+	limit := s.cfg.MaxPayload
+	switch {
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/octet-stream"):
+		return errRequest // binary packets are base64 in protocol 4
+	case r.ContentLength > int64(limit):
+		return errTooLarge
+	}
+	// A pong could not come in meanwhile, so a slower body would not be of use.
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(s.cfg.PingInterval + s.cfg.PingTimeout))
+	src := http.MaxBytesReader(w, r.Body, int64(limit))
+	for {
+		n, err := src.Read(body.room(limit + 1 - len(body.b)))
+		body.b = body.b[:len(body.b)+n]
+		if err == nil {
+			continue
+		}
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			return errTooLarge
+		case err != io.EOF:
+			return errRequest
+		}
+		rc.SetReadDeadline(time.Time{})
+		return nil
+	}
+}
+
+// dispatch hands a payload's packets to the handler, on the request's own goroutine.
+func (c *Conn) dispatch(payload []byte) *refusal {
+	if !utf8.Valid(payload) {
+		return c.malformed()
+	}
+	broken := false
+	err := splitPayload(payload, func(data []byte, binary bool) bool {
+		k, ok := c.packet(data, binary)
+		if !ok {
+			c.mu.Lock()
+			broken = c.reason == ReasonParseError
+			c.mu.Unlock()
+			return false
+		}
+		k.do()
+		return true
+	})
+	if err != nil {
+		return c.malformed()
+	}
+	if broken {
+		return errRequest
+	}
+	return nil // also when the session ended in between: what came before that was taken in
+}
+
+func (c *Conn) malformed() *refusal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.violatedLocked(closeProtocol)
+	return errRequest
+}
