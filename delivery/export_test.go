@@ -15,5 +15,5 @@ func (s *Service) Idle() bool {
 	defer s.receipts.mu.Unlock()
 	s.paces.mu.Lock()
 	defer s.paces.mu.Unlock()
-	return len(s.receipts.cursors)+len(s.receipts.outcomes)+len(s.receipts.waiters)+len(s.paces.heap) == 0
+	return len(s.receipts.cursors)+len(s.receipts.outcomes)+len(s.receipts.waiters)+len(s.paces.queue) == 0
 }

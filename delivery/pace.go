@@ -12,7 +12,7 @@ import (
 
 // pace keeps one job's progress to one emission an interval. It exists from
 // an emission until an interval passes with nothing to send. Guarded by the
-// lock of its lane's shard, but for at and index, which paces guards.
+// lock of its lane's shard, but for at, which paces guards.
 type pace struct {
 	lane    *lane
 	job     string
@@ -23,8 +23,7 @@ type pace struct {
 	overdue bool
 	misses  int // refreshes that found pending no longer the latest
 
-	at    time.Time // when to look again
-	index int
+	at time.Time // when to look again; zero when nobody needs to
 }
 
 // fire handles the end of a job's interval.
@@ -126,7 +125,7 @@ func (s *Service) nextLive(l *lane, it *item, now time.Time) action {
 }
 
 func (s *Service) startPace(l *lane, job string, now time.Time) {
-	p := &pace{lane: l, job: job, index: -1}
+	p := &pace{lane: l, job: job}
 	if l.jobs == nil {
 		l.jobs = make(map[string]*pace)
 	}
@@ -134,11 +133,17 @@ func (s *Service) startPace(l *lane, job string, now time.Time) {
 	s.paces.add(p, s.later(now))
 }
 
-// paces is the one scheduler of all intervals.
+// paces is the one scheduler of all intervals. They all have the same length,
+// so they end in the order in which they began, and a queue will do.
 type paces struct {
-	mu   sync.Mutex
-	heap paceHeap
-	wake chan struct{} // told when the earliest time has changed
+	mu    sync.Mutex
+	queue []due         // in the order of at; those of paces that have moved since are passed over
+	wake  chan struct{} // told when the queue is no longer empty
+}
+
+type due struct {
+	pace *pace
+	at   time.Time
 }
 
 func newPaces() *paces { return &paces{wake: make(chan struct{}, 1)} }
@@ -147,12 +152,8 @@ func newPaces() *paces { return &paces{wake: make(chan struct{}, 1)} }
 func (ps *paces) add(p *pace, at time.Time) {
 	ps.mu.Lock()
 	p.at = at
-	if p.index >= 0 {
-		heap.Fix(&ps.heap, p.index)
-	} else {
-		heap.Push(&ps.heap, p)
-	}
-	first := ps.heap[0] == p
+	first := len(ps.queue) == 0
+	ps.queue = append(ps.queue, due{p, at})
 	ps.mu.Unlock()
 	if first {
 		select {
@@ -165,49 +166,67 @@ func (ps *paces) add(p *pace, at time.Time) {
 func (ps *paces) remove(p *pace) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if p.index >= 0 {
-		heap.Remove(&ps.heap, p.index)
-	}
+	p.at = time.Time{}
 }
 
-// ripe takes the earliest pace when its time has come; otherwise it tells how
-// long to sleep, or false when there is nothing to wait for.
-func (ps *paces) ripe(now time.Time) (p *pace, sleep time.Duration, ok bool) {
+// ripe takes all paces whose time has come, and tells how long to sleep until
+// the next; false when there is nothing to wait for.
+func (ps *paces) ripe(now time.Time, ripe []*pace) (_ []*pace, sleep time.Duration, ok bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if len(ps.heap) == 0 {
-		return nil, 0, false
+	n := 0
+	for _, d := range ps.queue {
+		if sleep = d.at.Sub(now); sleep > 0 {
+			break
+		}
+		if d.pace.at.Equal(d.at) {
+			d.pace.at = time.Time{}
+			ripe = append(ripe, d.pace)
+		}
+		n++
 	}
-	if wait := ps.heap[0].at.Sub(now); wait > 0 {
-		return nil, wait, true
+	clear(ps.queue[:n])
+	if ps.queue = ps.queue[n:]; len(ps.queue) == 0 {
+		ps.queue = nil
+		return ripe, 0, false
 	}
-	return heap.Pop(&ps.heap).(*pace), 0, true
+	return ripe, sleep, true
 }
 
-func (ps *paces) takeAll() []*pace {
+func (ps *paces) takeAll() (all []*pace) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	all := ps.heap
-	ps.heap = nil
-	for _, p := range all {
-		p.index = -1
+	for _, d := range ps.queue {
+		if d.pace.at.Equal(d.at) {
+			d.pace.at = time.Time{}
+			all = append(all, d.pace)
+		}
 	}
+	ps.queue = nil
 	return all
 }
+
+// paceSteps is how often within an interval the scheduler looks at most; an
+// interval may last so much longer.
+const paceSteps = 20
 
 func (s *Service) runPaces() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var ripe []*pace
 	for {
-		p, sleep, ok := s.paces.ripe(s.cfg.Now())
-		if p != nil {
+		var sleep time.Duration
+		var ok bool
+		ripe, sleep, ok = s.paces.ripe(s.cfg.Now(), ripe[:0])
+		for _, p := range ripe {
 			s.ripen(p)
-			continue
 		}
+		clear(ripe)
 		if !ok {
 			sleep = time.Hour
 		}
-		timer.Reset(sleep)
+		// A busy node would be woken for every single event.
+		timer.Reset(max(sleep, s.cfg.Coalesce/paceSteps))
 		select {
 		case <-timer.C:
 		case <-s.paces.wake:
@@ -290,26 +309,4 @@ func (s *Service) flushPaces() {
 			s.stats.emitted.Add(1)
 		}
 	}
-}
-
-type paceHeap []*pace
-
-func (h paceHeap) Len() int           { return len(h) }
-func (h paceHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h paceHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-func (h *paceHeap) Push(x any) {
-	p := x.(*pace)
-	p.index = len(*h)
-	*h = append(*h, p)
-}
-func (h *paceHeap) Pop() any {
-	old := *h
-	p := old[len(old)-1]
-	old[len(old)-1] = nil
-	p.index = -1
-	*h = old[:len(old)-1]
-	return p
 }
