@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const apiKey = "a-worker-key-of-the-tests-0123456789"
 
 // settingsOf is a configuration as an operator would write it.
-func settingsOf(t *testing.T, args ...string) config.Settings {
+func settingsOf(t testing.TB, args ...string) config.Settings {
 	t.Helper()
 	cmd, err := config.Load(append([]string{
 		"--addr=127.0.0.1:0", "--data-dir=memory", "--drain=5s",
@@ -48,7 +48,7 @@ type node struct {
 	err  error
 }
 
-func start(t *testing.T, args ...string) *node {
+func start(t testing.TB, args ...string) *node {
 	t.Helper()
 	s, err := New(settingsOf(t, args...), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -93,7 +93,7 @@ func (n *node) post(t *testing.T, body string) (int, string) {
 }
 
 // connect is a tab of a user; frames are read with its next.
-func (n *node) connect(t *testing.T, user string) *tab {
+func (n *node) connect(t testing.TB, user string) *tab {
 	t.Helper()
 	token, err := auth.Mint(n.settings.Minting(), user, "", time.Minute, nil)
 	if err != nil {
@@ -113,12 +113,12 @@ func (n *node) connect(t *testing.T, user string) *tab {
 	}
 	c.expect(`40{"sid":`)
 	c.expect(`42["authenticated",{"userId":"` + user + `"`)
-	c.expect(`42["online_users",{"users":["` + user + `"`)
+	c.expect(`42["online_users",{"users":["` + user + `"`) // the viewer comes first
 	return c
 }
 
 type tab struct {
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context
 	conn *websocket.Conn
 }
