@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -52,6 +54,9 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 	case config.Emit:
 		err = emit(cmd, stdout)
 	default:
+		if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "GOGC=") }) {
+			server.KeepHeap(server.HeapFloor)
+		}
 		err = serve(cmd.Settings, stdout, stderr)
 	}
 	if err != nil {

@@ -20,6 +20,7 @@ type Settings struct {
 	Addr           string         `key:"addr" group:"Listening" value:"HOST:PORT" help:"address to listen on" default:":3000"`
 	Origins        []string       `key:"origins" value:"LIST" help:"origins whose pages may connect, or *; none: same origin only"`
 	TrustedProxies []netip.Prefix `key:"trusted-proxies" value:"LIST" help:"addresses or networks whose X-Forwarded-For is believed"`
+	DebugAddr      string         `key:"debug-addr" value:"HOST:PORT" help:"loopback address to serve Go's profiles on; none: nowhere"`
 	Drain          time.Duration  `key:"drain" value:"TIME" help:"how long a shutdown may take" default:"10s" min:"0s" max:"10m"`
 
 	JWTSecrets   []Secret   `key:"jwt-secret" group:"Who may speak" value:"LIST" help:"HMAC secrets of user tokens, 32 bytes or more; several rotate; required"`

@@ -97,6 +97,9 @@ func (cmd *Command) checkListening(report reporter) {
 	case s.Dev && !isLoopback(host):
 		report("addr", "is %q, but --dev makes secrets for everybody and so must stay on this machine; use 127.0.0.1:%s, or leave out --dev", s.Addr, port)
 	}
+	if host, _, err := net.SplitHostPort(s.DebugAddr); s.DebugAddr != "" && (err != nil || !isLoopback(host)) {
+		report("debug-addr", "is %q, which is no loopback address; profiles show what memory holds, so they stay on this machine", s.DebugAddr)
+	}
 	for i, origin := range s.Origins {
 		normal, err := normalizeOrigin(origin)
 		if err != nil {

@@ -36,6 +36,7 @@ type Server struct {
 	hub      *realtime.Hub
 	sessions *handlers.Sessions
 	http     *http.Server
+	debug    *http.Server // nil when nobody asked for profiles
 
 	draining atomic.Bool
 }
@@ -129,6 +130,9 @@ func (s *Server) Ready(context.Context) error {
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(listener) }()
+	if err := s.serveProfiles(); err != nil {
+		return errors.Join(err, s.Close())
+	}
 	select {
 	case err := <-served: // the listener failed
 		return errors.Join(fmt.Errorf("accept: %w", err), s.Close())
@@ -162,6 +166,9 @@ func (s *Server) drain(ctx context.Context) error {
 		s.http.Close()
 	}
 	s.presence.Close()
+	if s.debug != nil {
+		s.debug.Close()
+	}
 	if s.file != nil {
 		errs = append(errs, stage("close the store", s.file.Close()))
 	}
