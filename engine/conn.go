@@ -149,10 +149,24 @@ func (c *Conn) Ping() uint32 {
 	return c.pings
 }
 
-// pingLocked counts the ping before it is written: a pong cannot overtake it.
-func (c *Conn) pingLocked() error {
+// SendPing is Send and Ping in one write; 0 when the connection does not take them.
+func (c *Conn) SendPing(frames ...*Frame) uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen || c.pingLocked(frames...) != nil {
+		return 0
+	}
+	return c.pings
+}
+
+// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
+func (c *Conn) pingLocked(frames ...*Frame) error {
 	c.pings = nextSeq(c.pings)
-	return c.sendLocked(pingFrame)
+	if len(frames) == 0 {
+		return c.sendLocked(pingFrame)
+	}
+	var few [4]*Frame
+	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
 }
 
 // nextSeq skips 0, which stands for no ping.

@@ -73,7 +73,6 @@ func (s *Sessions) Connected(session *realtime.Session) {
 		session.Emit(realtime.Message{Packet: packet})
 	})
 
-	session.Flush() // a long replay waits for room in the socket
 	if err := replay.Run(context.Background()); err != nil {
 		s.giveUp(session, err)
 	}

@@ -177,21 +177,9 @@ func (s *Session) greet(sock *socket.Socket) {
 		if !stays {
 			s.Live(events.ID{})
 		}
-		s.Flush()
+		s.answer()
 	}()
 	s.hub.lifecycle.Connected(s)
-}
-
-// Flush lets the CONNECT reply and everything emitted so far go out. It is for a Lifecycle.Connected that has more to send
-// than should pile up; one that does not call it is flushed when it returns.
-func (s *Session) Flush() {
-	s.mu.Lock()
-	first := !s.answered
-	s.answered = true
-	s.mu.Unlock()
-	if first {
-		s.conn.Uncork()
-	}
 }
 
 // leaveNamespace ends the session because the client said so. The connection may live a little longer: the client closes it.

@@ -14,7 +14,22 @@ type receipts struct {
 	lastPong uint32 // a pong may come before Conn.Ping has returned its seq
 }
 
-// askReceipt is called after a message with that id was handed to the connection.
+// beginReceipt reports whether the message with that id, which is about to be sent, should take a ping along.
+func (s *Session) beginReceipt(id events.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.receipts
+	if r.inFlight || id.Compare(r.newest) <= 0 {
+		return false
+	}
+	r.newest = id
+	r.begin(id)
+	return true
+}
+
+func (r *receipts) begin(id events.ID) { r.inFlight, r.known, r.asked = true, false, id }
+
+// askReceipt is called after a message with that id was sent without a ping.
 func (s *Session) askReceipt(id events.ID) {
 	s.mu.Lock()
 	r := &s.receipts
@@ -27,18 +42,16 @@ func (s *Session) askReceipt(id events.ID) {
 		s.mu.Unlock()
 		return
 	}
-	r.inFlight, r.known, r.asked = true, false, id
+	r.begin(id)
 	s.mu.Unlock()
-	s.pingForReceipt()
+	s.pinged(s.conn.Ping())
 }
 
-// pingForReceipt sends the ping for r.asked. No lock is held while sending, so its pong may already be there afterwards.
-func (s *Session) pingForReceipt() {
-	for {
-		seq := s.conn.Ping()
-		if seq == 0 {
-			return // closed: what is not confirmed will be replayed to another socket
-		}
+// pinged takes the seq of the ping for r.asked, 0 when the connection is closed: what is not confirmed then will be
+// replayed to another socket. No lock was held while sending, so the pong may already be there.
+func (s *Session) pinged(seq uint32) bool {
+	sent := seq != 0
+	for seq != 0 {
 		s.mu.Lock()
 		r := &s.receipts
 		r.seq, r.known = seq, true
@@ -48,9 +61,11 @@ func (s *Session) pingForReceipt() {
 			s.confirm(confirmed)
 		}
 		if !again {
-			return
+			break
 		}
+		seq = s.conn.Ping()
 	}
+	return sent
 }
 
 // receiptAnswered is called for every pong, those of heartbeats too: a later ping's pong proves no less.
@@ -64,7 +79,7 @@ func (s *Session) receiptAnswered(seq uint32) {
 		s.confirm(confirmed)
 	}
 	if again {
-		s.pingForReceipt()
+		s.pinged(s.conn.Ping())
 	}
 }
 

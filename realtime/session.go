@@ -106,18 +106,22 @@ func (s *Session) isLive() bool {
 	return s.state == stateLive && !s.closed
 }
 
-// send hands the frames to the connection and takes note of a receipt to ask for. No lock is held while sending.
+// send hands the frames to the connection, and asks for a receipt if it should. No lock is held while sending.
 func (s *Session) send(frames []*engine.Frame, id events.ID, confirm bool) bool {
-	if s.conn.Send(frames...) != nil {
-		return false
+	sent := false
+	switch {
+	case confirm && s.beginReceipt(id):
+		sent = s.pinged(s.conn.SendPing(frames...))
+	case s.conn.Send(frames...) == nil:
+		sent = true
+		if confirm {
+			s.askReceipt(id)
+		}
 	}
-	if s.greeting.Load() && s.conn.Buffered() > maxCorked {
+	if sent && s.greeting.Load() && s.conn.Buffered() > maxCorked {
 		s.answer()
 	}
-	if confirm {
-		s.askReceipt(id)
-	}
-	return true
+	return sent
 }
 
 // answer lets go of what has been held back since the CONNECT was admitted. From now on the client may send.

@@ -16,7 +16,7 @@ const HeapFloor = 64 << 20
 // holds for the process and replaces what GOGC says.
 func KeepHeap(floor uint64) {
 	h := &heap{floor: floor, percent: 100, live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}}
-	h.collected(struct{}{})
+	collected(h)
 }
 
 // heap follows the live heap from one collection to the next. Only cleanups
@@ -27,7 +27,14 @@ type heap struct {
 	live    []metrics.Sample
 }
 
-func (h *heap) collected(struct{}) {
+func collected(h *heap) {
+	h.adjust()
+	// What nobody refers to is found by the next collection.
+	runtime.AddCleanup(new([16]byte), collected, h)
+}
+
+// adjust sets the next collection by what the last one has left.
+func (h *heap) adjust() {
 	metrics.Read(h.live)
 	percent := 100
 	// Go itself does not collect below 4 MB times GOGC/100.
@@ -39,6 +46,4 @@ func (h *heap) collected(struct{}) {
 		h.percent = percent
 		debug.SetGCPercent(percent)
 	}
-	// What nobody refers to is found by the next collection.
-	runtime.AddCleanup(new([16]byte), h.collected, struct{}{})
 }
