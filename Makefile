@@ -54,13 +54,20 @@ test-go: setup
 test-bench: setup
 	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 5m -json ./... | node ../e2e/tally.mjs
 
-# The binary under test carries the race detector: what it finds ends the
-# process with another code than 0, which the tests do not accept.
 .PHONY: test-e2e
-test-e2e: setup $(CLIENT) e2e/node_modules/.installed
-	$(GO) build -race -ldflags '-X main.version=$(VERSION)' -o bin/jobwire-race .
+test-e2e: setup bin/jobwire-race e2e/node_modules/.installed
 	cd e2e && JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./tally-reporter.mjs --test-reporter-destination=stderr $(E2E)
+
+# The binary under test carries the race detector: what it finds ends the
+# process with another code than 0, which the tests do not accept.
+.PHONY: bin/jobwire-race
+bin/jobwire-race: $(CLIENT)
+	$(GO) build -race -ldflags '-X main.version=$(VERSION)' -o $@ .
+
+.PHONY: chaos
+chaos: setup bin/jobwire-race e2e/node_modules/.installed ## the long form of the tests that cut, kill and reload
+	cd e2e && CHAOS=long POWERCUTS=200 JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec chaos.test.mjs power-cut.test.mjs
 
 e2e/node_modules/.installed: e2e/package-lock.json
 	cd e2e && $(NPM_CI)
