@@ -56,12 +56,13 @@ type Conn struct {
 	departed bool // the client has said goodbye: only the answer is still to go
 
 	upgrading bool // a probe owns nc, and in; ws is false
-	probed    bool // the probe was answered: polls end with a noop
+	probed    bool // the probe was answered: polls end with a noop, and the client may have paused its own
+	leaving   bool // Close waits for the end of the upgrade
 	awaiting  bool // the heartbeat's ping has not been answered
 
 	corked int32
 	out    queue
-	reason string // why the session ended
+	reason string // why the session ended, or is leaving
 
 	pings, pongs uint32 // seq of the last ping sent, of the last one answered
 	beat         beat   // guarded by the heartbeat's lock, but for its seq
@@ -93,7 +94,7 @@ func (c *Conn) Transport() string {
 func (c *Conn) Open() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state == stateOpen
+	return c.state == stateOpen && !c.leaving
 }
 
 // Buffered returns how many bytes are queued, not yet handed to the kernel.
@@ -109,7 +110,7 @@ func (c *Conn) Buffered() int {
 func (c *Conn) Send(frames ...*Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if c.state != stateOpen || c.leaving {
 		return ErrClosed
 	}
 	return c.sendLocked(frames...)
@@ -143,7 +144,7 @@ func (c *Conn) uncorkLocked() {
 func (c *Conn) Ping() uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || c.pingLocked() != nil {
+	if c.state != stateOpen || c.leaving || c.pingLocked() != nil {
 		return 0
 	}
 	return c.pings
@@ -153,7 +154,7 @@ func (c *Conn) Ping() uint32 {
 func (c *Conn) SendPing(frames ...*Frame) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || c.pingLocked(frames...) != nil {
+	if c.state != stateOpen || c.leaving || c.pingLocked(frames...) != nil {
 		return 0
 	}
 	return c.pings
@@ -195,7 +196,23 @@ func (c *Conn) pongLocked() (uint32, bool) {
 func (c *Conn) Close(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state == stateOpen && c.probed {
+		// The client may have paused its polls, and hears of nothing but the websocket from now on: without it, what is
+		// queued would be lost. So the upgrade comes first, or fails, within closeGrace.
+		if !c.leaving {
+			c.leaving, c.reason = true, reason
+			c.nc.SetReadDeadline(time.Now().Add(closeGrace))
+		}
+		return
+	}
 	c.endLocked(reason, closeCode(reason), politely)
+}
+
+// leaveLocked ends a session whose Close has waited for the upgrade.
+func (c *Conn) leaveLocked() {
+	if c.leaving {
+		c.endLocked(c.reason, closeCode(c.reason), politely)
+	}
 }
 
 // ending says how a session ends.

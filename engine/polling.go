@@ -153,11 +153,12 @@ func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	return frames, nil
 }
 
-// takePayloadLocked takes as many packets as fit in one payload, at least one.
+// takePayloadLocked takes as many packets as fit in one payload, at least one. The close packet travels alone: clients act
+// on it before they have handled the messages that came with it.
 func (c *Conn) takePayloadLocked(p *poll) []*Frame {
 	n, size := 0, -1 // the first has no separator
 	for _, f := range c.out.frames {
-		if size += payloadSize(f); n > 0 && size > c.srv.cfg.MaxPayload {
+		if size += payloadSize(f); n > 0 && (size > c.srv.cfg.MaxPayload || f == closeFrame) {
 			break
 		}
 		p.taken += len(f.wire)
@@ -263,14 +264,29 @@ func (c *Conn) endPolling() {
 	case <-p.done:
 	case <-timer.C:
 	case <-c.srv.stop:
-		timer.Reset(min(closeGrace, linger))
-		select {
-		case <-p.done:
-		case <-timer.C:
-		}
+		c.lingerWhileComing(p, min(2*closeGrace, linger))
 	}
 	c.mu.Lock()
 	c.cutLocked()
 	c.mu.Unlock()
 	c.srv.forget(c)
+}
+
+// lingerWhileComing waits while the client comes for what is queued, at the latest after each grace. Shutdown's context is
+// the bound of it all.
+func (c *Conn) lingerWhileComing(p *poll, grace time.Duration) {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for left := c.Buffered(); ; timer.Reset(grace) {
+		select {
+		case <-p.done:
+			return
+		case <-timer.C:
+		}
+		now := c.Buffered()
+		if now == left {
+			return
+		}
+		left = now
+	}
 }

@@ -69,6 +69,7 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	c.mu.Lock()
 	if c.upgrading {
 		c.upgrading, c.probed, c.nc = false, false, nil
+		c.leaveLocked()
 	}
 	c.mu.Unlock()
 	nc.SetWriteDeadline(time.Now().Add(closeGrace))
@@ -96,12 +97,18 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 		case op == opPong:
 		case op == opText && string(data) == "2probe" && !probed:
 			probed = true
+			c.mu.Lock()
+			c.probed = c.state == stateOpen // before the client can know
+			ended := !c.probed
+			c.mu.Unlock()
+			if ended {
+				return closeNormal, false
+			}
 			if _, err := nc.Write(probedFrame.wire); err != nil {
 				return closeNormal, false
 			}
 			c.mu.Lock()
-			if c.upgrading {
-				c.probed = true
+			if c.upgrading && c.state == stateOpen {
 				c.poll.release = c.poll.waiting
 				c.poll.notify()
 			}
@@ -144,5 +151,6 @@ func (c *Conn) switchTransport(nc net.Conn) bool {
 	p.notify()
 	c.releasePollLocked()
 	c.writeLocked()
+	c.leaveLocked()
 	return true
 }

@@ -148,22 +148,50 @@ func TestFailedUpgradesLeavePollingAlive(t *testing.T) {
 	}
 }
 
+// A client that has seen the probe's answer pauses its polls: what is queued must find it on the websocket.
 func TestCloseDuringUpgrade(t *testing.T) {
-	s := newTestServer(t, Config{})
-	sid, rec := s.openPoll(t)
-	poll := inBackground(func() answer { return s.get(t, sid) })
-	untilWaiting(t, rec.Conn)
-	ws := s.websocket(t, sid)
-	ws.text("2probe")
-	ws.wantPacket("3probe")
-	recv(t, poll, "answer").want(t, 200, "6")
-	rec.Send(TextFrame([]byte("queued")))
-	rec.Close(ReasonForcedClose)
-	rec.wantClosed(t, ReasonForcedClose)
-	if _, err := io.ReadAll(ws.rd); err != nil && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("probe: %v", err)
+	probe := func(t *testing.T) (*testServer, string, *recorder, *wsClient) {
+		s := newTestServer(t, Config{})
+		sid, rec := s.openPoll(t)
+		poll := inBackground(func() answer { return s.get(t, sid) })
+		untilWaiting(t, rec.Conn)
+		ws := s.websocket(t, sid)
+		ws.text("2probe")
+		ws.wantPacket("3probe")
+		recv(t, poll, "answer").want(t, 200, "6")
+		rec.Send(TextFrame([]byte("queued")))
+		rec.Close(ReasonForcedClose)
+		if rec.Open() || rec.Ping() != 0 || rec.Send(TextFrame([]byte("late"))) != ErrClosed {
+			t.Error("a session that waits for its upgrade to close is open")
+		}
+		return s, sid, rec, ws
 	}
-	s.get(t, sid).want(t, 200, "4queued\x1e1")
+	t.Run("it upgrades", func(t *testing.T) {
+		_, _, rec, ws := probe(t)
+		ws.text("5")
+		ws.wantPacket("4queued")
+		ws.wantClose(1000)
+		ws.Close()
+		rec.wantClosed(t, ReasonForcedClose)
+	})
+	t.Run("it goes on polling", func(t *testing.T) {
+		s, sid, rec, ws := probe(t)
+		s.get(t, sid).want(t, 200, "4queued")
+		a := s.get(t, sid)
+		for a.body == "6" {
+			a = s.get(t, sid)
+		}
+		a.want(t, 200, "1")
+		rec.wantClosed(t, ReasonForcedClose)
+		if _, err := io.ReadAll(ws.rd); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("probe: %v", err)
+		}
+	})
+	t.Run("it vanishes", func(t *testing.T) {
+		_, _, rec, ws := probe(t)
+		ws.Close()
+		rec.wantClosed(t, ReasonForcedClose)
+	})
 }
 
 func TestUpgradeDuringPostIsAViolation(t *testing.T) {

@@ -123,9 +123,9 @@ func (s *Server) Ready(context.Context) error {
 }
 
 // Serve answers on listener until ctx ends, then drains: it reports itself as
-// not ready, stops accepting, lets the workers' calls finish, flushes what is
-// held back, and closes the sockets so that their clients reconnect elsewhere
-// by themselves. It returns nil after a complete drain within the limit of
+// not ready, refuses new events and sockets, lets the workers' calls finish,
+// flushes what is held back, closes the sockets so that their clients
+// reconnect elsewhere by themselves, and the listener. It returns nil after a complete drain within the limit of
 // the settings, and has closed everything in any case.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
@@ -151,17 +151,16 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// drain ends the node from the outside in. Delivery goes before the hub,
+// drain ends the node from the inside out. Delivery goes before the hub,
 // because what it still holds back needs the sockets; the hub goes before the
-// HTTP server is waited for, because its long polls are requests.
+// listener, because clients on long polls come for what is queued with new
+// requests. Meanwhile the hub refuses new sockets and delivery new events.
 func (s *Server) drain(ctx context.Context) error {
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.http.Shutdown(ctx) }() // closes the listeners at once
 	errs := []error{
 		stage("flush", s.delivery.Close(ctx)),
 		stage("close sockets", s.hub.Shutdown(ctx)),
+		stage("finish requests", s.http.Shutdown(ctx)),
 	}
-	errs = append(errs, stage("finish requests", <-stopped))
 	if errs[2] != nil {
 		s.http.Close()
 	}
