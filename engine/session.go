@@ -1,6 +1,9 @@
 package engine
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // read is the goroutine of a websocket session: it takes everything in and, when that ends, ends the session. Its stack
 // must stay at the 2 kB it starts with, so what is deep goes to a worker.
@@ -25,8 +28,9 @@ func (c *Conn) readFailed(err error) {
 	if c.state != stateOpen {
 		return // a passed deadline is how endLocked wakes the reader
 	}
-	if v, ok := err.(*violation); ok {
-		c.violatedLocked(v.code)
+	var broken *violation
+	if errors.As(err, &broken) {
+		c.violatedLocked(broken.code)
 		return
 	}
 	c.endLocked(ReasonTransportClose, 0, abruptly)

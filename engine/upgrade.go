@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"time"
@@ -73,7 +74,7 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	}
 	c.mu.Unlock()
 	nc.SetWriteDeadline(time.Now().Add(closeGrace))
-	nc.Write(closingFrame(code).wire)
+	_, _ = nc.Write(closingFrame(code).wire)
 	nc.Close()
 }
 
@@ -84,8 +85,9 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	}
 	for probed := false; ; {
 		op, data, err := c.in.next(maxControl)
-		if v, broken := err.(*violation); broken {
-			return v.code, false
+		var broken *violation
+		if errors.As(err, &broken) {
+			return broken.code, false
 		} else if err != nil {
 			return closeNormal, false
 		}

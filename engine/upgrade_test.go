@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -161,7 +162,7 @@ func TestCloseDuringUpgrade(t *testing.T) {
 		recv(t, poll, "answer").want(t, 200, "6")
 		rec.Send(TextFrame([]byte("queued")))
 		rec.Close(ReasonForcedClose)
-		if rec.Open() || rec.Ping() != 0 || rec.Send(TextFrame([]byte("late"))) != ErrClosed {
+		if rec.Open() || rec.Ping() != 0 || !errors.Is(rec.Send(TextFrame([]byte("late"))), ErrClosed) {
 			t.Error("a session that waits for its upgrade to close is open")
 		}
 		return s, sid, rec, ws

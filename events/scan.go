@@ -85,7 +85,7 @@ func (s *scanner) end() bool {
 func (s *scanner) value(depth int) (span, bool) {
 	c := s.peek()
 	start := s.pos
-	ok := false
+	var ok bool
 	switch {
 	case c == '"':
 		ok = s.str()

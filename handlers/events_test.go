@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -270,7 +269,7 @@ func BenchmarkPublish(b *testing.B) {
 	guarded := gin.New()
 	Prepare(guarded)
 	guarded.Use(middleware.AssignRequestID(), middleware.NewRequests().Count(),
-		middleware.AccessLog(slog.New(slog.NewTextHandler(io.Discard, nil)), slog.LevelDebug), middleware.Recovery(silent(), Problem))
+		middleware.AccessLog(slog.New(slog.DiscardHandler), slog.LevelDebug), middleware.Recovery(silent(), Problem))
 	guarded.POST("/v1/events", middleware.Deadlines(time.Minute, time.Minute), middleware.APIKey(keys{testKey: "tests"}, Problem), publisher.Publish)
 
 	for name, h := range map[string]http.Handler{"handler": bare, "with middleware": guarded} {

@@ -101,8 +101,8 @@ var (
 	noStore  = []string{"no-store"}
 )
 
-// answer writes value as JSON.
-func answer(c *gin.Context, status int, value any) {
+// answer answers 200 with value as JSON.
+func answer(c *gin.Context, value any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false) // the data of workers comes back as they wrote it
@@ -110,7 +110,7 @@ func answer(c *gin.Context, status int, value any) {
 		fail(c, err)
 		return
 	}
-	answerText(c, status, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+	answerText(c, http.StatusOK, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
 }
 
 // answerText writes JSON that is ready.

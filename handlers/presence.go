@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"net/http"
 	"strconv"
 	"time"
 
@@ -84,7 +83,7 @@ func (p *Presence) List(c *gin.Context) {
 		return
 	}
 	page, next := p.reader.List(cursor, limit)
-	answer(c, http.StatusOK, presencePage{Users: statusesOf(page), Next: next})
+	answer(c, presencePage{Users: statusesOf(page), Next: next})
 }
 
 type presenceCount struct {
@@ -93,7 +92,7 @@ type presenceCount struct {
 
 // Count is GET /v1/presence/count.
 func (p *Presence) Count(c *gin.Context) {
-	answer(c, http.StatusOK, presenceCount{Count: p.reader.Count()})
+	answer(c, presenceCount{Count: p.reader.Count()})
 }
 
 // Get is GET /v1/presence/{userId}.
@@ -103,7 +102,7 @@ func (p *Presence) Get(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	answer(c, http.StatusOK, statusOf(p.reader.Get(userID)))
+	answer(c, statusOf(p.reader.Get(userID)))
 }
 
 type presenceAnswer struct {
@@ -143,5 +142,5 @@ func (p *Presence) Query(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	answer(c, http.StatusOK, presenceAnswer{Users: statusesOf(statuses)})
+	answer(c, presenceAnswer{Users: statusesOf(statuses)})
 }

@@ -3,7 +3,6 @@ package handlers
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -69,7 +68,7 @@ func (u *Users) Disconnect(c *gin.Context) {
 		return
 	}
 	last := events.Encode(events.Unauthorized, data, events.ID{})
-	answer(c, http.StatusOK, disconnected{Sockets: u.disconnector.DisconnectUser(userID, last)})
+	answer(c, disconnected{Sockets: u.disconnector.DisconnectUser(userID, last)})
 }
 
 func readReason(c *gin.Context) (string, error) {
@@ -112,5 +111,5 @@ func (u *Users) Jobs(c *gin.Context) {
 	if jobs == nil {
 		jobs = []delivery.Job{} // a list, never null
 	}
-	answer(c, http.StatusOK, jobList{Jobs: jobs})
+	answer(c, jobList{Jobs: jobs})
 }

@@ -79,7 +79,7 @@ func (a *adapter) Broadcast(p *parser.Packet, options *socket.BroadcastOptions) 
 		}
 		args.Values = append(args.Values, text)
 	}
-	text := appendArray(appendHead(nil, packetEvent, 0, mainNamespace, 0, false), nil, args.Values)
+	text := appendArray(head(packetEvent, 0, mainNamespace, 0, false), nil, args.Values)
 	frame := engine.TextFrame(text)
 	for _, s := range a.selected(options) {
 		s.conn.Send(frame)

@@ -236,9 +236,9 @@ func (d *decoder) binary(data []byte, limit int) (packet, bool, error) {
 	return *p, true, nil
 }
 
-// appendHead appends the part of a packet before its payload.
-func appendHead(dst []byte, kind packetType, attachments int, namespace string, id uint64, hasID bool) []byte {
-	dst = append(dst, byte(kind))
+// head is the part of a packet before its payload, which is appended to it.
+func head(kind packetType, attachments int, namespace string, id uint64, hasID bool) []byte {
+	dst := []byte{byte(kind)}
 	if kind.isBinary() {
 		dst = strconv.AppendInt(dst, int64(attachments), 10)
 		dst = append(dst, '-')

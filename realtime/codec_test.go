@@ -204,7 +204,7 @@ func TestArgsEncodeToWhatDecodes(t *testing.T) {
 			t.Fatalf("%d frames", len(frames))
 		}
 	}
-	text := appendArray(appendHead(nil, packetBinaryEvent, 1, "/", 0, false), []byte(`"x"`), args.Values)
+	text := appendArray(head(packetBinaryEvent, 1, "/", 0, false), []byte(`"x"`), args.Values)
 	if string(text) != `51-["x",1,{"_placeholder":true,"num":0}]` {
 		t.Errorf("%s", text)
 	}
@@ -227,7 +227,7 @@ func FuzzDecode(f *testing.F) {
 		if p.kind == packetConnectError || len(p.args) > maxArgs || p.missing > maxAttachments || reservedEvent(p.event) {
 			t.Fatalf("%q: accepted as %+v", data, p)
 		}
-		text := appendHead(nil, p.kind, p.missing, p.namespace, p.id, p.hasID)
+		text := head(p.kind, p.missing, p.namespace, p.id, p.hasID)
 		switch p.kind {
 		case packetConnect:
 			text = append(text, p.payload...)

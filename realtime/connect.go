@@ -26,8 +26,8 @@ func (s *Session) connect(p packet) {
 			return
 		}
 		s.hub.count.refused.add("invalid_namespace")
-		head := appendHead(nil, packetConnectError, 0, p.namespace, 0, false)
-		s.conn.Send(engine.TextFrame(append(head, `{"message":"Invalid namespace"}`...)))
+		reply := head(packetConnectError, 0, p.namespace, 0, false)
+		s.conn.Send(engine.TextFrame(append(reply, `{"message":"Invalid namespace"}`...)))
 		return
 	}
 	ready := make(chan *socket.Socket, 2) // one from the library, one from Closed: neither ever waits

@@ -68,7 +68,7 @@ func (a Args) decode(payload any, none bool) error {
 	}
 	isNull := len(a.Values) == 1 && string(a.Values[0]) == "null"
 	if none {
-		if len(a.Values) == 0 || isNull {
+		if len(a.Values) == 0 || isNull || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
 			return nil
 		}
 		return &Refusal{CodeInvalidPayload, "No argument is expected."}
@@ -164,7 +164,7 @@ func (a Args) frames(kind packetType, event string, id uint64) []*engine.Frame {
 		kind += packetBinaryEvent - packetEvent // the two binary types follow in the same order
 	}
 	isAck := kind == packetAck || kind == packetBinaryAck
-	text := appendHead(nil, kind, len(a.Attachments), mainNamespace, id, isAck)
+	text := head(kind, len(a.Attachments), mainNamespace, id, isAck)
 	var name []byte
 	if !isAck {
 		name, _ = json.Marshal(event) // a string always marshals

@@ -101,7 +101,7 @@ func checkPlaceholders(text []byte, count int) error {
 	for {
 		token, err := dec.Token()
 		if err != nil {
-			return nil // io.EOF: text is valid JSON
+			return nil //nolint:nilerr // io.EOF: text is valid JSON
 		}
 		if delim, ok := token.(json.Delim); ok && (delim == ']' || delim == '}') {
 			done := open[len(open)-1]

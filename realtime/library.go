@@ -64,7 +64,7 @@ func (d *handover) Add(packet any) error {
 type encoder struct{}
 
 func (encoder) Encode(p *parser.Packet) []types.BufferInterface {
-	text := appendHead(nil, packetType(p.Type), 0, p.Nsp, 0, false)
+	text := head(packetType(p.Type), 0, p.Nsp, 0, false)
 	if p.Data != nil {
 		payload, err := json.Marshal(p.Data)
 		if err != nil {

@@ -64,8 +64,10 @@ func TestRoomsUnderChurn(t *testing.T) {
 
 func TestReservedSeatsCount(t *testing.T) {
 	x := newIndex()
-	if !x.reserve("r", 2) || !x.reserve("r", 2) || x.reserve("r", 2) {
-		t.Error("the limit is not 2")
+	for i, want := range []bool{true, true, false} {
+		if x.reserve("r", 2) != want {
+			t.Errorf("reservation %d of 2", i+1)
+		}
 	}
 	taken := &seat{session: &Session{}}
 	x.join("r", taken, true)

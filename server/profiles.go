@@ -24,6 +24,6 @@ func (s *Server) serveProfiles() error {
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	s.debug = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	s.log.Info("serving profiles", "addr", listener.Addr().String())
-	go s.debug.Serve(listener) // ends with Close, in drain
+	go func() { _ = s.debug.Serve(listener) }() // ends with Close, in drain
 	return nil
 }

@@ -144,7 +144,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.settings.Drain)
 	defer cancel()
 	err := s.drain(limit)
-	<-served
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, end)
+	}
 	if err == nil {
 		s.log.Info("drained")
 	}
@@ -159,14 +161,16 @@ func (s *Server) drain(ctx context.Context) error {
 	errs := []error{
 		stage("flush", s.delivery.Close(ctx)),
 		stage("close sockets", s.hub.Shutdown(ctx)),
-		stage("finish requests", s.http.Shutdown(ctx)),
 	}
-	if errs[2] != nil {
-		s.http.Close()
+	if s.http != nil { // or its routes could not be made
+		if err := s.http.Shutdown(ctx); err != nil {
+			errs = append(errs, stage("finish requests", err))
+			_ = s.http.Close()
+		}
 	}
 	s.presence.Close()
 	if s.debug != nil {
-		s.debug.Close()
+		_ = s.debug.Close()
 	}
 	if s.file != nil {
 		errs = append(errs, stage("close the store", s.file.Close()))
@@ -178,9 +182,6 @@ func (s *Server) drain(ctx context.Context) error {
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.settings.Drain)
 	defer cancel()
-	if s.http == nil {
-		s.http = &http.Server{}
-	}
 	return s.drain(ctx)
 }
 
