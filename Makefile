@@ -67,7 +67,7 @@ bin/jobwire-race: $(CLIENT)
 
 .PHONY: chaos
 chaos: setup bin/jobwire-race e2e/node_modules/.installed ## the long form of the tests that cut, kill and reload
-	cd e2e && CHAOS=long POWERCUTS=200 JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec chaos.test.mjs power-cut.test.mjs
+	cd e2e && CHAOS=long POWERCUTS=200 JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec --test-concurrency=1 chaos.test.mjs power-cut.test.mjs
 
 e2e/node_modules/.installed: e2e/package-lock.json
 	cd e2e && $(NPM_CI)
