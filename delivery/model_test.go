@@ -247,6 +247,11 @@ func (m *model) connect(c *client) {
 	k.onFrame = func(frame) { time.Sleep(time.Duration(rand.IntN(100)) * time.Microsecond); k.drain(500) }
 	m.mu.Lock()
 	c.sink = k
+	if !k.has && m.confirmed[c.user].Compare(c.first) > 0 {
+		// It has seen nothing so far and so kept no offset: what others have
+		// confirmed meanwhile is not replayed to it.
+		c.first = m.confirmed[c.user]
+	}
 	m.mu.Unlock()
 	stop := make(chan struct{})
 	var network sync.WaitGroup

@@ -153,7 +153,7 @@ func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
 		r.durable = true // progress that begins a job anew must not be forgotten by a crash
 	}
 	if ev.Attempt != 0 && ev.Attempt != j.attempt {
-		r.durable = r.durable || !j.last.IsZero()
+		r.durable = true // an end that names no attempt is the end of this one, also after a crash
 		j.attempt = ev.Attempt
 	}
 	switch ev.Name {
