@@ -345,10 +345,14 @@ func TestServerClosesPolling(t *testing.T) {
 		if !errors.Is(rec.Send(TextFrame([]byte("b"))), ErrClosed) {
 			t.Error("Send after Close is accepted")
 		}
-		rec.wantClosed(t, ReasonForcedClose) // without waiting for the poll
-		s.post(t, sid, "4x").want(t, 400, `{"code":1,"message":"Session ID unknown"}`)
-		s.get(t, sid).want(t, 200, "4a") // clients act on a close packet before they handle what came with it
+		rec.wantClosed(t, ReasonForcedClose)         // without waiting for the poll
+		s.post(t, sid, "3\x1e4x").want(t, 200, "ok") // a client whose pong is refused gives up, and never comes for the rest
+		s.get(t, sid).want(t, 200, "4a")             // clients act on a close packet before they handle what came with it
 		s.get(t, sid).want(t, 200, "1")
+		s.post(t, sid, "3").want(t, 400, `{"code":1,"message":"Session ID unknown"}`)
+		if len(rec.messages) > 0 {
+			t.Errorf("message %q after Closed", <-rec.messages)
+		}
 	})
 	t.Run("nobody comes", func(t *testing.T) {
 		s := newTestServer(t, Config{WriteTimeout: 20 * time.Millisecond})

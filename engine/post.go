@@ -17,7 +17,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	switch {
 	case c.ws:
 		why = errRequest
-	case c.state != stateOpen:
+	case c.state == stateDead || c.departed:
 		why = errSession
 	case p.posting: // packets would come out of order
 		c.endLocked(ReasonTransportError, 0, abruptly)
@@ -40,13 +40,16 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	case why != nil:
 		// A hole in the client's stream; it gives the session up too.
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.state != stateOpen:
+	case c.state == stateDead:
 		why = errSession
-	default:
+	case c.state == stateOpen:
 		p.dispatching = true
+		// default: the client has yet to come for what is queued before the close packet, and would give up over a refusal of
+		// its pongs. What it sends is of no use any more.
 	}
+	dispatch := p.dispatching
 	c.mu.Unlock()
-	if why == nil {
+	if dispatch {
 		why = c.dispatch(body.b)
 	}
 
