@@ -32,3 +32,14 @@ func Deadlines(read, write time.Duration) gin.HandlerFunc {
 		_ = control.SetWriteDeadline(at(write))
 	}
 }
+
+// BodyDeadline bounds how long a client may take to send its body, if there
+// is one. net/http reads even those that no handler wants before it answers,
+// and without a deadline it would wait for them for ever.
+func BodyDeadline(limit time.Duration) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if c.Request.ContentLength != 0 {
+			_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(limit))
+		}
+	}
+}

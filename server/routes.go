@@ -42,6 +42,9 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	handlers.Prepare(r)
+	body := middleware.BodyDeadline(requestTimeout) // where Deadlines does not see to it
+	r.NoRoute(body, handlers.NotFound)
+	r.NoMethod(body, handlers.MethodNotAllowed)
 	r.Use(
 		middleware.AssignRequestID(),
 		requests.Count(),
@@ -51,6 +54,7 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 
 	r.Group("/socket.io/",
 		middleware.Deadlines(0, 0), // a poll takes as long as it takes; the engine has limits of its own
+		body,
 		origins.Sockets(),
 		handshakes.Sockets(),
 		proxies.ShowClient(),

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -69,7 +70,7 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 		HandshakeTimeout:   settings.HandshakeTimeout,
 		MaxUnauthenticated: settings.MaxUnauthenticated,
 		MaxSocketsPerUser:  settings.MaxSocketsPerUser,
-		EventRate:          float64(settings.EventRate),
+		EventRate:          orUnlimited(settings.EventRate),
 		Logger:             log,
 		Engine: engine.Config{
 			PingInterval: settings.PingInterval,
@@ -94,6 +95,14 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // a stranger's broken requests
 	}
 	return s, nil
+}
+
+// orUnlimited is a rate of which 0 means no limit.
+func orUnlimited(rate int) float64 {
+	if rate == 0 {
+		return math.Inf(1)
+	}
+	return float64(rate)
 }
 
 // openStore opens the store that the settings name.
@@ -157,25 +166,36 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 // because what it still holds back needs the sockets; the hub goes before the
 // listener, because clients on long polls come for what is queued with new
 // requests. Meanwhile the hub refuses new sockets and delivery new events.
+//
+// Strangers who do not read, or do not end their request, are cut off in time
+// for the node to be done within its limit; that is no failure of the drain.
 func (s *Server) drain(ctx context.Context) error {
-	errs := []error{
-		stage("flush", s.delivery.Close(ctx)),
-		stage("close sockets", s.hub.Shutdown(ctx)),
-	}
+	flushed := stage("flush", s.delivery.Close(ctx))
+	s.within(ctx, "sockets", s.hub.Shutdown)
 	if s.http != nil { // or its routes could not be made
-		if err := s.http.Shutdown(ctx); err != nil {
-			errs = append(errs, stage("finish requests", err))
-			_ = s.http.Close()
-		}
+		s.within(ctx, "requests", s.http.Shutdown)
+		_ = s.http.Close()
 	}
 	s.presence.Close()
 	if s.debug != nil {
 		_ = s.debug.Close()
 	}
-	if s.file != nil {
-		errs = append(errs, stage("close the store", s.file.Close()))
+	if s.file == nil {
+		return flushed
 	}
-	return errors.Join(errs...)
+	return errors.Join(flushed, stage("close the store", s.file.Close()))
+}
+
+// within lets others end in half of the time that is left.
+func (s *Server) within(ctx context.Context, what string, end func(context.Context) error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
+	if err := end(ctx); err != nil {
+		s.log.Warn("cut off at the end of the drain", "what", what, "error", err)
+	}
 }
 
 // Close ends a node that is not served.
