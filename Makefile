@@ -73,6 +73,10 @@ e2e/node_modules/.installed: e2e/package-lock.json
 	cd e2e && $(NPM_CI)
 	touch $@
 
+.PHONY: hostile
+hostile: ## attack the real binary; HOSTILE=full for the full counts
+	$(GO) test -race -tags hostile -timeout 30m ./e2e/hostile
+
 .PHONY: lint
 lint: ## golangci-lint
 	$(GO) run $(LINTER) run ./...
