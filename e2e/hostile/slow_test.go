@@ -1,5 +1,4 @@
-//go:build hostile
-//go:build linux
+//go:build linux && hostile
 
 package hostile
 
