@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -40,9 +39,9 @@ const (
 //
 // An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields are few and small.
 type Conn struct {
-	srv        *Server
-	handler    Handler // set before started
-	id, remote string
+	// What a send looks at comes first: to a fan-out every connection is cold, and this is one cache line.
+
+	srv *Server
 
 	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler is called under it, and
 	// nothing under it waits for the client.
@@ -50,6 +49,7 @@ type Conn struct {
 	state    connState
 	started  bool // the handshake is over: the session's goroutine, or its polls, own its end
 	ws       bool // the transport is websocket
+	direct   bool // fd may be written to, see directWrite
 	flushing bool // a flusher goroutine owns the writing side of nc
 	lingers  bool // the reader only waits for the peer's end of the connection
 	flushed  bool // closing, and everything has been handed to the kernel
@@ -60,16 +60,19 @@ type Conn struct {
 	leaving   bool // Close waits for the end of the upgrade
 	awaiting  bool // the heartbeat's ping has not been answered
 
+	fd     int32 // of nc
 	corked int32
 	out    queue
-	reason string // why the session ended, or is leaving
+
+	nc      net.Conn // nil on polling
+	handler Handler  // set before started
+	poll    *poll    // nil once upgraded and unused
+	reason  string   // why the session ended, or is leaving
+
+	id, remote string // constant
 
 	pings, pongs uint32 // seq of the last ping sent, of the last one answered
 	beat         beat   // guarded by the heartbeat's lock, but for its seq
-
-	nc   net.Conn        // nil on polling
-	raw  syscall.RawConn // nil where only nc.Write will do
-	poll *poll           // nil once upgraded and unused
 
 	in reader // belongs to the goroutine that reads nc
 }
@@ -274,7 +277,7 @@ func (c *Conn) cutLocked() {
 	if c.state == stateDead {
 		return
 	}
-	c.state = stateDead
+	c.state, c.direct = stateDead, false // before the descriptor may become somebody else's
 	c.srv.count.buffered.Add(-int64(c.out.bytes))
 	c.out = queue{}
 	if c.ws && c.nc != nil {
@@ -300,10 +303,11 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 	c.started = true
 	c.srv.opened(c)
 	if nc != nil {
-		c.nc, c.raw = nc, c.srv.rawConn(nc)
+		c.nc = nc
 		if c.state == stateDead {
 			cut(nc)
 		} else {
+			c.fd, c.direct = c.srv.descriptor(nc)
 			c.out.unshift(&Frame{wire: response, kind: controlFrame})
 			c.srv.count.buffered.Add(int64(len(response)))
 		}

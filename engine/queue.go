@@ -95,9 +95,9 @@ func (c *Conn) sendLocked(frames ...*Frame) error {
 	c.srv.count.packetsOut.Add(uint64(len(frames)))
 	c.srv.count.bytesOut.Add(uint64(size))
 
-	direct := c.ws && c.raw != nil && c.corked == 0 && c.out.empty() // a flusher would mean a queue
+	direct := c.direct && c.corked == 0 && c.out.empty() // a flusher would mean a queue
 	if direct && len(frames) == 1 {
-		n, err := writeNow(c.raw, frames[0].wire)
+		n, err := directWrite(c.fd, frames[0].wire)
 		switch {
 		case err != nil:
 			c.endLocked(ReasonTransportError, 0, abruptly)
@@ -138,12 +138,12 @@ func (c *Conn) writeLocked() {
 	if c.nc == nil {
 		return // the handshake is not over
 	}
-	if c.raw != nil {
+	if c.direct {
 		buf := chunks.Get().(*[]byte)
 		defer chunks.Put(buf)
 		for !c.out.empty() {
 			b := c.out.chunk(*buf)
-			n, err := writeNow(c.raw, b)
+			n, err := directWrite(c.fd, b)
 			c.advanceLocked(n)
 			if err != nil {
 				c.endLocked(ReasonTransportError, 0, abruptly)
@@ -155,7 +155,7 @@ func (c *Conn) writeLocked() {
 		}
 		if c.out.empty() {
 			if c.state == stateClosing {
-				halfClose(c.nc) // does not wait: raw is a TCP socket
+				halfClose(c.nc) // does not wait: it is a TCP socket
 				c.flushedLocked()
 			}
 			return
@@ -194,9 +194,6 @@ func (c *Conn) flush() {
 			c.endLocked(reason, 0, abruptly)
 			break
 		}
-	}
-	if c.raw != nil && c.state != stateDead {
-		nc.SetWriteDeadline(time.Time{}) // direct writes look at it too
 	}
 	c.flushing = false
 	if c.state != stateClosing || !c.out.empty() {

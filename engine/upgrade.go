@@ -144,7 +144,7 @@ func (c *Conn) switchTransport(nc net.Conn) bool {
 	c.srv.count.websocket.Add(1)
 	c.srv.count.upgrades.Add(1)
 	nc.SetDeadline(time.Time{})
-	c.raw = c.srv.rawConn(nc)
+	c.fd, c.direct = c.srv.descriptor(nc)
 	if p.writing {
 		// The client has the answer, but its handler has not heard so yet. What was taken goes out before what was not.
 		p.corks = true

@@ -5,11 +5,10 @@ package engine
 import (
 	"errors"
 	"net"
-	"syscall"
 )
 
-// rawConn finds no way to write without waiting here: all output goes through the queue.
-func (s *Server) rawConn(net.Conn) syscall.RawConn { return nil }
+// descriptor finds no way to write without waiting here: all output goes through the queue.
+func (s *Server) descriptor(net.Conn) (fd int32, ok bool) { return 0, false }
 
-// writeNow is not called where rawConn returns nil.
-func writeNow(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+// directWrite is not called where descriptor returns false.
+func directWrite(int32, []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -133,7 +133,7 @@ func (a *adapter) in(room socket.Room) []*Session {
 	if s := a.session(socket.SocketId(room)); s != nil {
 		return []*Session{s}
 	}
-	return a.hub.rooms.members([]byte(room), nil)
+	return a.hub.rooms.sessionsIn(string(room))
 }
 
 // Sockets returns the ids of the sockets in the rooms.

@@ -43,6 +43,7 @@ func (s *Session) Live(after events.ID) {
 		if len(batch) == 0 {
 			s.hold = nil
 			s.holding.Store(false)
+			s.open()
 			s.mu.Unlock()
 			return
 		}

@@ -30,7 +30,7 @@ type Hub struct {
 	deadlines *deadlines
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
-	scratch   sync.Pool // of *[]*Session: the members of a room, while an emit is on its way
+	crowds    sync.Pool // of *crowd: the members of a room, while an emit is on its way
 
 	workers sync.WaitGroup
 	base    context.Context // of all handlers; ends when Shutdown gives up on them
@@ -57,7 +57,7 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
-	h.scratch.New = func() any { return new([]*Session) }
+	h.crowds.New = func() any { return new(crowd) }
 	h.engine = engine.NewServer(config.Engine, h.accept)
 	h.io, h.binding = newLibrary(h)
 	return h
@@ -103,50 +103,39 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 // EmitUser sends m to all sessions of a user, one frame for all of them. It returns to how many; held sessions count.
 func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
 	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
-	members := h.members(append(append(room[:0], userRoomPrefix...), userID...))
-	defer h.done(members)
-	if len(*members) == 0 {
-		return 0
-	}
-	frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-	for _, s := range *members {
-		if s.deliver(frames, m.ID, m.Confirm) {
-			sockets++
+	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(c *crowd, i int, frames []*engine.Frame) bool {
+		if conn := c.open[i]; conn != nil && !m.Confirm {
+			return conn.Send(frames...) == nil
 		}
-	}
-	h.count.emits.Add(1)
-	h.count.deliveries.Add(uint64(sockets))
-	return sockets
+		return c.sessions[i].deliver(frames, m.ID, m.Confirm)
+	})
 }
 
 // EmitRoom sends m to the sessions in a room but those of exceptUser, past Hold. It returns to how many.
 func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
-	members := h.members([]byte(room))
-	defer h.done(members)
-	if len(*members) == 0 {
-		return 0
-	}
-	frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-	for _, s := range *members {
-		if s.userID != exceptUser && s.send(frames, m.ID, m.Confirm) {
-			sockets++
+	return h.emit([]byte(room), m, func(c *crowd, i int, frames []*engine.Frame) bool {
+		s := c.sessions[i]
+		return s.userID != exceptUser && s.send(frames, m.ID, m.Confirm)
+	})
+}
+
+// emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.
+func (h *Hub) emit(room []byte, m Message, send func(c *crowd, i int, frames []*engine.Frame) bool) (sockets int) {
+	c := h.crowds.Get().(*crowd)
+	h.rooms.members(room, c)
+	if len(c.sessions) > 0 {
+		frames := []*engine.Frame{engine.TextFrame(m.Packet)}
+		for i := range c.sessions {
+			if send(c, i, frames) {
+				sockets++
+			}
 		}
+		h.count.emits.Add(1)
+		h.count.deliveries.Add(uint64(sockets))
 	}
-	h.count.emits.Add(1)
-	h.count.deliveries.Add(uint64(sockets))
+	c.clear()
+	h.crowds.Put(c)
 	return sockets
-}
-
-// members returns who is in the room now, in a borrowed slice: done takes it back.
-func (h *Hub) members(room []byte) *[]*Session {
-	list := h.scratch.Get().(*[]*Session)
-	*list = h.rooms.members(room, (*list)[:0])
-	return list
-}
-
-func (h *Hub) done(members *[]*Session) {
-	clear(*members) // sessions must not live on in the pool
-	h.scratch.Put(members)
 }
 
 // DisconnectUser ends all sessions of a user for good: last, if not nil, is the last packet they get, then Socket.IO's
@@ -157,7 +146,7 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 	if last != nil {
 		frame = engine.TextFrame(last)
 	}
-	for _, s := range h.rooms.members([]byte(userRoomPrefix+userID), nil) {
+	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
 		if s.disconnect(frame) {
 			sockets++
 		}

@@ -3,6 +3,8 @@ package realtime
 import (
 	"hash/maphash"
 	"sync"
+
+	"jobwire/engine"
 )
 
 // index knows which sessions are in which room. It is split into shards, each with a lock of its own, under which nobody is
@@ -21,9 +23,10 @@ type shard struct {
 // room is guarded by its shard's mu.
 type room struct {
 	name string
-	// sessions are the members in no order; seats[i] is where sessions[i] sits. Two slices, so that a snapshot of the members
-	// is one copy.
+	// sessions are the members in no order; seats[i] is where sessions[i] sits, and open[i] its connection once it takes
+	// messages as they come, see index.open. They are slices of their own, so that a snapshot of the members is two copies.
 	sessions []*Session
+	open     []*engine.Conn
 	seats    []*seat
 	reserved int // seats promised to sessions that are still connecting
 }
@@ -107,6 +110,7 @@ func (x *index) join(name string, taken *seat, promised bool) {
 	}
 	taken.room, taken.at = r, len(r.sessions)
 	r.sessions = append(r.sessions, taken.session)
+	r.open = append(r.open, nil)
 	r.seats = append(r.seats, taken)
 }
 
@@ -117,23 +121,52 @@ func (x *index) leave(taken *seat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := len(r.sessions) - 1
-	r.sessions[taken.at], r.seats[taken.at] = r.sessions[last], r.seats[last]
+	r.sessions[taken.at], r.open[taken.at], r.seats[taken.at] = r.sessions[last], r.open[last], r.seats[last]
 	r.seats[taken.at].at = taken.at
-	r.sessions[last], r.seats[last] = nil, nil
-	r.sessions, r.seats = r.sessions[:last], r.seats[:last]
+	r.sessions[last], r.open[last], r.seats[last] = nil, nil, nil
+	r.sessions, r.open, r.seats = r.sessions[:last], r.open[:last], r.seats[:last]
 	taken.room = nil
 	h.drop(r)
 }
 
-// members appends those who are in the room now.
-func (x *index) members(name []byte, to []*Session) []*Session {
+// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the
+// session, which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
+func (x *index) open(taken *seat) {
+	h := x.shardOfString(taken.room.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	taken.room.open[taken.at] = taken.session.conn
+}
+
+// crowd is who was in a room at some moment.
+type crowd struct {
+	sessions []*Session
+	open     []*engine.Conn // nil for those to ask at the session
+}
+
+// members fills c with those who are in the room now.
+func (x *index) members(name []byte, c *crowd) {
 	h := x.shardOf(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[string(name)]; r != nil {
-		to = append(to, r.sessions...)
+		c.sessions = append(c.sessions, r.sessions...)
+		c.open = append(c.open, r.open...)
 	}
-	return to
+}
+
+// clear empties c for another use. Nothing lives on in it.
+func (c *crowd) clear() {
+	clear(c.sessions)
+	clear(c.open)
+	c.sessions, c.open = c.sessions[:0], c.open[:0]
+}
+
+// sessionsIn returns those who are in the room now.
+func (x *index) sessionsIn(name string) []*Session {
+	var c crowd
+	x.members([]byte(name), &c)
+	return c.sessions
 }
 
 // size returns how many rooms there are.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"jobwire/auth"
+	"jobwire/engine"
 )
 
 func TestRoomIsNotLostWhenTheLastLeavesWhileAnotherJoins(t *testing.T) {
@@ -21,7 +22,7 @@ func TestRoomIsNotLostWhenTheLastLeavesWhileAnotherJoins(t *testing.T) {
 		wg.Go(func() { x.leave(gone) })
 		x.join("r", next, false)
 		wg.Wait()
-		if m := x.members([]byte("r"), nil); len(m) != 1 || m[0] != next.session {
+		if m := x.sessionsIn("r"); len(m) != 1 || m[0] != next.session {
 			t.Fatalf("round %d: %d members", i, len(m))
 		}
 		gone = next
@@ -40,12 +41,22 @@ func TestRoomsUnderChurn(t *testing.T) {
 			mine := make([]*seat, 50)
 			for round := range 200 {
 				for i := range mine {
-					mine[i] = &seat{session: &Session{}}
+					mine[i] = &seat{session: &Session{conn: new(engine.Conn)}}
 					x.join(fmt.Sprint("r", i%7), mine[i], false)
+					if i%2 == round%2 {
+						x.open(mine[i])
+					}
 				}
 				found := 0
 				for i := range 7 {
-					found += len(x.members(fmt.Append(nil, "r", i), nil))
+					var c crowd
+					x.members(fmt.Append(nil, "r", i), &c)
+					found += len(c.sessions)
+					for j, conn := range c.open {
+						if conn != nil && conn != c.sessions[j].conn {
+							t.Error("a connection in the place of another session")
+						}
+					}
 				}
 				if found < len(mine) {
 					t.Errorf("worker %d: %d found of at least %d", worker, found, len(mine))

@@ -130,9 +130,17 @@ func (s *Session) answer() {
 	again := s.answered
 	s.answered = true
 	s.greeting.Store(false)
+	s.open()
 	s.mu.Unlock()
 	if !again {
 		s.conn.Uncork()
+	}
+}
+
+// open lets the messages for the user's room pass the session by, if it keeps none back. The caller holds mu.
+func (s *Session) open() {
+	if s.hold == nil && s.answered && s.user.room != nil {
+		s.hub.rooms.open(&s.user)
 	}
 }
 
