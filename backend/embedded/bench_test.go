@@ -45,6 +45,32 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
+// BenchmarkMemory is what the store adds to a POST: a thousand users with eight jobs each, of which either all run on or
+// each ends at once.
+func BenchmarkMemory(b *testing.B) {
+	const users, jobs = 1000, 8
+	data := json.RawMessage(`{"jobId":"job-123456","progress":42,"message":"halfway through the export"}`)
+	for _, name := range []string{events.JobProgress, events.JobCompleted} {
+		b.Run(name, func(b *testing.B) {
+			s := NewMemory(delivery.Limits{}, nil)
+			entries := make([]delivery.Entry, 1)
+			b.ReportAllocs()
+			for i := range b.N {
+				job := i / users
+				if name == events.JobProgress {
+					job %= jobs
+				}
+				entries[0].Event = events.Event{
+					UserID: fmt.Sprint("user-", i%users), Name: name, JobID: fmt.Sprint("job-", job), Data: data,
+				}
+				if _, err := s.Publish(b.Context(), entries); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkDisk(b *testing.B) {
 	for _, batch := range []int{1, 64} {
 		b.Run(fmt.Sprintf("events=%d", batch), func(b *testing.B) {

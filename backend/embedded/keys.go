@@ -39,9 +39,13 @@ var (
 
 func userKey(user string, kind byte) []byte {
 	key := make([]byte, 0, 1+len(user)+2+16) // most are followed by an id
-	key = append(key, spaceUser)
-	key = append(key, user...)
-	return append(key, 0, kind)
+	return appendUserKey(key, user, kind)
+}
+
+func appendUserKey(dst []byte, user string, kind byte) []byte {
+	dst = append(dst, spaceUser)
+	dst = append(dst, user...)
+	return append(dst, 0, kind)
 }
 
 func metaKey(user string) []byte              { return userKey(user, kindUser) }
@@ -49,6 +53,25 @@ func jobKey(user, job string) []byte          { return append(userKey(user, kind
 func answerKey(user, key string) []byte       { return append(userKey(user, kindKey), key...) }
 func logKey(user string, id events.ID) []byte { return appendID(userKey(user, kindLog), id) }
 func ageKey(user string, id events.ID) []byte { return appendID(userKey(user, kindKeyByAge), id) }
+
+// brief makes the keys that every POST needs, all in the same memory: each is
+// gone with the next one.
+type brief struct{ b []byte }
+
+func (k *brief) user(user string) []byte {
+	k.b = appendUserKey(k.b[:0], user, kindUser)
+	return k.b
+}
+
+func (k *brief) job(user, job string) []byte {
+	k.b = append(appendUserKey(k.b[:0], user, kindJob), job...)
+	return k.b
+}
+
+func (k *brief) log(user string, id events.ID) []byte {
+	k.b = appendID(appendUserKey(k.b[:0], user, kindLog), id)
+	return k.b
+}
 
 func appendID(key []byte, id events.ID) []byte {
 	key = binary.BigEndian.AppendUint64(key, id.Ms)

@@ -14,10 +14,11 @@ type Memory struct {
 	limits delivery.Limits
 	now    func() time.Time
 
-	mu    sync.RWMutex // guards all below
-	table *table
-	floor uint64
-	swept []byte // where the next step of the sweep begins; nil at the start
+	mu     sync.RWMutex // guards all below
+	view   view
+	floor  uint64
+	swept  []byte // where the next step of the sweep begins; nil at the start
+	writer rules  // of the calls that change something
 }
 
 var _ delivery.Store = (*Memory)(nil)
@@ -27,11 +28,19 @@ func NewMemory(limits delivery.Limits, now func() time.Time) *Memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Memory{limits: limits.WithDefaults(), now: now, table: newTable()}
+	return &Memory{limits: limits.WithDefaults(), now: now, view: view{top: newTable()}}
 }
 
-func (m *Memory) rules(v *view) *rules {
-	return &rules{space: v, limits: m.limits, now: millis(m.now()), floor: m.floor}
+func (m *Memory) rules() *rules {
+	return &rules{space: &m.view, limits: m.limits, now: millis(m.now()), floor: m.floor}
+}
+
+// writing is rules that use the memory of the last call again. Called with mu
+// held for writing.
+func (m *Memory) writing() *rules {
+	r := &m.writer
+	*r = rules{space: &m.view, limits: m.limits, now: millis(m.now()), floor: m.floor, key: r.key}
+	return r
 }
 
 // millis is the time of the ids. Before 1970 there is none.
@@ -44,7 +53,7 @@ func (m *Memory) Publish(ctx context.Context, entries []delivery.Entry) ([]deliv
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.rules(&view{top: m.table})
+	r := m.writing()
 	decisions := make([]delivery.Decision, len(entries))
 	for i := range entries {
 		decisions[i] = r.decide(&entries[i])
@@ -56,7 +65,7 @@ func (m *Memory) Publish(ctx context.Context, entries []delivery.Entry) ([]deliv
 func (m *Memory) Settle(_ context.Context, settlements []delivery.Settlement) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.rules(&view{top: m.table})
+	r := m.writing()
 	for i := range settlements {
 		r.settle(&settlements[i])
 	}
@@ -67,21 +76,21 @@ func (m *Memory) Settle(_ context.Context, settlements []delivery.Settlement) er
 func (m *Memory) Read(_ context.Context, q delivery.Query) (delivery.Page, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.rules(&view{top: m.table}).page(q), nil
+	return m.rules().page(q), nil
 }
 
 // Jobs implements delivery.Store.
 func (m *Memory) Jobs(_ context.Context, userID string) ([]delivery.Job, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.rules(&view{top: m.table}).jobs(userID), nil
+	return m.rules().jobs(userID), nil
 }
 
 // Due implements delivery.Store.
 func (m *Memory) Due(_ context.Context, limit int) ([]delivery.DueJob, time.Time, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	jobs, first := m.rules(&view{top: m.table}).due(limit)
+	jobs, first := m.rules().due(limit)
 	return jobs, dueTime(first), nil
 }
 
@@ -96,8 +105,7 @@ func dueTime(ms uint64) time.Time {
 func (m *Memory) Sweep(context.Context) (delivery.Swept, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	v := &view{top: m.table}
-	r := m.rules(v)
+	r := m.writing()
 	users, at := r.findStale(m.swept)
 	m.swept = at
 	var swept delivery.Swept

@@ -71,8 +71,8 @@ func (r *rules) orphan(user, name string, id events.ID) {
 	j := r.job(user, name)
 	switch id {
 	case j.last:
-		r.reindex(user, name, &j, 0)
-		r.space.drop(j.key)
+		r.reindex(&j, 0)
+		r.space.drop(jobKey(user, name))
 	case j.progress:
 		j.progress = events.ID{}
 		r.saveJob(&j)

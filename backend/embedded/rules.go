@@ -16,30 +16,31 @@ type rules struct {
 
 	highest uint64 // the highest ms of an id given out
 	durable bool   // something was decided that must be on the disk before it is answered for
+
+	key brief
 }
 
 // user is a user's record while entries are decided about.
 type user struct {
 	name string
-	key  []byte // of the record; it belongs to the space once saved
 	userRecord
 }
 
 // job is a job's record while an entry is decided about.
 type job struct {
-	key []byte // as with user
+	user, name string
 	jobRecord
 }
 
 func (r *rules) load(name string) user {
-	u := user{name: name, key: metaKey(name)}
-	if b := r.space.get(u.key); b != nil {
+	u := user{name: name}
+	if b := r.space.get(r.key.user(name)); b != nil {
 		u.userRecord = must(decodeUser(b))
 	}
 	return u
 }
 
-func (r *rules) save(u *user) { r.space.put(u.key, u.encode()) }
+func (r *rules) save(u *user) { r.space.put(r.key.user(u.name), u.encode()) }
 
 // take gives out the user's next id: the clock's, unless ids are ahead of it.
 func (r *rules) take(u *user) events.ID {
@@ -113,7 +114,7 @@ func (r *rules) event(u *user, e *delivery.Entry, d *delivery.Decision) (changed
 func (r *rules) append(u *user, rec logRecord) events.ID {
 	id := r.take(u)
 	b := rec.encode()
-	r.space.put(logKey(u.name, id), b)
+	r.space.put(r.key.log(u.name, id), b)
 	if u.events == 0 || rec.at < u.oldest {
 		u.oldest = rec.at
 	}
@@ -124,12 +125,10 @@ func (r *rules) append(u *user, rec logRecord) events.ID {
 
 // remove takes a record out of the user's log.
 func (r *rules) remove(u *user, id events.ID) (rec []byte) {
-	key := logKey(u.name, id)
-	b := r.space.get(key)
+	b := r.space.drop(r.key.log(u.name, id))
 	if b == nil {
 		return nil
 	}
-	r.space.drop(key)
 	u.events -= min(u.events, 1)
 	u.bytes -= min(u.bytes, uint64(len(b)))
 	return b
@@ -137,14 +136,14 @@ func (r *rules) remove(u *user, id events.ID) (rec []byte) {
 
 // job returns a job; one that is not known is running and has no last event.
 func (r *rules) job(user, name string) job {
-	j := job{key: jobKey(user, name)}
-	if b := r.space.get(j.key); b != nil {
+	j := job{user: user, name: name}
+	if b := r.space.get(r.key.job(user, name)); b != nil {
 		j.jobRecord = must(decodeJob(b))
 	}
 	return j
 }
 
-func (r *rules) saveJob(j *job) { r.space.put(j.key, j.encode()) }
+func (r *rules) saveJob(j *job) { r.space.put(r.key.job(j.user, j.name), j.encode()) }
 
 // advance moves a job on by the event that has just been stored.
 func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
@@ -162,7 +161,7 @@ func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
 			r.remove(u, j.progress) // only the latest counts
 		}
 		j.state, j.progress = jobRunning, id
-		r.watch(u.name, ev.JobID, j, ev.StaleAfter)
+		r.watch(j, ev.StaleAfter)
 	case events.JobCompleted:
 		j.state, j.deadline = jobCompleted, 0
 	case events.JobFailed:
@@ -175,7 +174,7 @@ func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
 // watch sets or clears the deadline of a job. The entry among the deadlines
 // stays where it is until its time comes, and only then moves on: progress
 // that comes often does not rewrite it each time.
-func (r *rules) watch(user, name string, j *job, staleAfter time.Duration) {
+func (r *rules) watch(j *job, staleAfter time.Duration) {
 	if staleAfter <= 0 {
 		j.deadline = 0
 		return
@@ -185,16 +184,16 @@ func (r *rules) watch(user, name string, j *job, staleAfter time.Duration) {
 		return
 	}
 	r.durable = true // a crash of ours must not leave the job unwatched
-	r.reindex(user, name, j, j.deadline)
+	r.reindex(j, j.deadline)
 }
 
 // reindex moves a job's entry among the deadlines; 0 removes it.
-func (r *rules) reindex(user, name string, j *job, ms uint64) {
+func (r *rules) reindex(j *job, ms uint64) {
 	if j.indexed != 0 {
-		r.space.drop(dueKey(j.indexed, user, name))
+		r.space.drop(dueKey(j.indexed, j.user, j.name))
 	}
 	if ms != 0 {
-		r.space.put(dueKey(ms, user, name), []byte{recordFormat})
+		r.space.put(dueKey(ms, j.user, j.name), []byte{recordFormat})
 	}
 	j.indexed = ms
 }
@@ -233,11 +232,11 @@ func (r *rules) stall(u *user, e *delivery.Entry, d *delivery.Decision) (changed
 		return false
 	}
 	if j.deadline == 0 || j.deadline > r.now {
-		r.reindex(u.name, name, &j, j.deadline) // a later event has moved or cleared it
+		r.reindex(&j, j.deadline) // a later event has moved or cleared it
 		r.saveJob(&j)
 		return false
 	}
-	r.reindex(u.name, name, &j, 0)
+	r.reindex(&j, 0)
 	data := delivery.StalledData(name, time.UnixMilli(int64(j.updated)))
 	id := r.append(u, logRecord{durable: true, at: r.now, name: events.JobStalled, job: name, data: data})
 	j.state, j.deadline, j.last, j.updated = jobStalled, 0, id, r.now

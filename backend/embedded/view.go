@@ -3,12 +3,12 @@ package embedded
 import "bytes"
 
 // space is what the rules need of a store: sorted keys. Slices that come out
-// of it are read-only and valid as long as the view they come from; what goes
-// into put belongs to the space from then on.
+// of it are read-only and valid as long as the view they come from. A value
+// that goes into put belongs to the space from then on; a key is copied.
 type space interface {
 	get(key []byte) []byte // nil when there is none
 	put(key, value []byte)
-	drop(key []byte)
+	drop(key []byte) (old []byte) // nil when there was none
 	// scan calls fn for the keys from from to below to, until fn is false.
 	// fn must not change the space.
 	scan(from, to []byte, fn func(key, value []byte) bool)
@@ -55,16 +55,18 @@ func (v *view) get(key []byte) []byte {
 func (v *view) put(key, value []byte) {
 	old, had := v.top.put(key, value)
 	if v.file != nil {
-		v.undo = append(v.undo, change{key, old, had})
+		v.undo = append(v.undo, change{old.key, old.value, had})
 	}
 }
 
-func (v *view) drop(key []byte) {
+func (v *view) drop(key []byte) (old []byte) {
 	if v.file == nil {
-		v.top.drop(key)
-		return
+		return v.top.drop(key)
 	}
-	v.put(key, nil)
+	if old = v.get(key); old != nil {
+		v.put(key, nil)
+	}
+	return old
 }
 
 // rollback takes back every change made through this view.
