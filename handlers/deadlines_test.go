@@ -16,7 +16,6 @@ import (
 
 	"jobwire/delivery"
 	"jobwire/events"
-	"jobwire/middleware"
 )
 
 // patient waits for a receipt as long as it may, unless the client leaves.
@@ -34,8 +33,10 @@ func (patient) PublishAndWait(ctx context.Context, _ events.Event, d time.Durati
 func TestBodiesAndWaitsOverTheWire(t *testing.T) {
 	const brief = 50 * time.Millisecond
 	engine := gin.New()
-	engine.POST("/v1/events", middleware.Deadlines(brief, brief), NewEvents(patient{}, EventsConfig{}).Publish)
-	server := httptest.NewServer(engine)
+	engine.POST("/v1/events", NewEvents(patient{}, EventsConfig{}).Publish)
+	server := httptest.NewUnstartedServer(engine)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = brief, 2*brief
+	server.Start()
 	defer server.Close()
 
 	exchange := func(t *testing.T, length int, headers, body string) (*http.Response, string) {

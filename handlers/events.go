@@ -101,7 +101,7 @@ func (e *Events) Publish(c *gin.Context) {
 // publishAndWait answers when the user's client has confirmed the event, or
 // did not do so in time; `delivered` tells which.
 func (e *Events) publishAndWait(c *gin.Context, event events.Event, wait time.Duration) {
-	// The group's limit for writing began with the request and may be shorter.
+	// The server's limit for writing began with the request and may be shorter.
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(wait + writeGrace))
 	result, delivered, err := e.publisher.PublishAndWait(c.Request.Context(), event, wait)
 	if err != nil {

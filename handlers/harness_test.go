@@ -128,7 +128,7 @@ var smallLimits = EventsConfig{MaxEventBytes: 256, MaxBatchItems: 4, MaxBatchByt
 func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	Prepare(engine)
-	engine.Use(middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug), middleware.Recovery(log, Problem))
+	engine.Use(middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
 
 	health := NewHealth(b, metrics.NewSet())
 	engine.GET("/livez", health.Live)
@@ -137,7 +137,7 @@ func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine.GET("/openapi.yaml", OpenAPI)
 
 	publisher, users, who := NewEvents(b, cfg), NewUsers(b, b), NewPresence(b)
-	v1 := engine.Group("/v1", middleware.Deadlines(time.Minute, time.Minute), middleware.APIKey(keys{testKey: "tests"}, Problem))
+	v1 := engine.Group("/v1", middleware.APIKey(keys{testKey: "tests"}, Problem))
 	v1.POST("/events", publisher.Publish)
 	v1.POST("/events/batch", publisher.Batch)
 	v1.GET("/users/:userId/jobs", users.Jobs)

@@ -72,7 +72,8 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 	default:
 		return nil, &events.Error{Code: events.CodeInvalidJSON, Detail: "the body could not be read to its end"}
 	}
-	// The time for sending the request is over; see middleware.Deadlines.
+	// The time for sending the request is over. What follows may take longer, and a read deadline that passes would look like
+	// the client's leaving.
 	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	return body, nil
 }

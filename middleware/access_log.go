@@ -18,7 +18,7 @@ import (
 // successes and whatever a stranger can cause at will (401, 403, 404, 405,
 // 429), has the level ordinary: at slog.LevelDebug, with a logger at
 // slog.LevelInfo, the hot path builds no line at all.
-func AccessLog(log *slog.Logger, ordinary slog.Level) gin.HandlerFunc {
+func AccessLog(log *slog.Logger, ordinary slog.Level, keys KeyLookup) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
 		// Deferred, since an aborted request leaves as a panic.
@@ -42,7 +42,7 @@ func AccessLog(log *slog.Logger, ordinary slog.Level) gin.HandlerFunc {
 				slog.Duration("duration", time.Since(start)),
 				slog.String("requestId", RequestID(c)),
 			)
-			if name := KeyName(c); name != "" {
+			if name, ok := keys.Lookup(apiKey(c.Request)); ok {
 				attrs = append(attrs, slog.String("key", name))
 			}
 			if len(c.Errors) > 0 {

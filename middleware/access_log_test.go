@@ -12,15 +12,16 @@ import (
 
 func TestAccessLog(t *testing.T) {
 	serve := func(log *slog.Logger) http.Handler {
+		keys := keyMap{"the-key-itself": "worker-a"}
 		engine := gin.New()
-		engine.Use(AssignRequestID(), AccessLog(log, slog.LevelDebug), Recovery(log, refuseForTest))
+		engine.Use(AssignRequestID(), AccessLog(log, slog.LevelDebug, keys), Recovery(log, refuseForTest))
 		engine.GET("/v1/presence/:userId", func(c *gin.Context) { c.String(200, "12345") })
 		engine.GET("/bad", func(c *gin.Context) { c.Status(400) })
 		engine.GET("/denied", func(c *gin.Context) { c.Status(401) })
 		engine.GET("/away", func(c *gin.Context) { _ = c.Error(errors.New("disk full")); c.Status(503) })
 		engine.GET("/partly", func(c *gin.Context) { _ = c.Error(errors.New("one of many")); c.Status(200) })
 		engine.GET("/broken", func(c *gin.Context) { panic("oops") })
-		engine.GET("/keyed", APIKey(keyMap{"the-key-itself": "worker-a"}, refuseForTest), func(c *gin.Context) { c.Status(204) })
+		engine.GET("/keyed", APIKey(keys, refuseForTest), func(c *gin.Context) { c.Status(204) })
 		engine.GET("/aborted", func(*gin.Context) { panic(http.ErrAbortHandler) })
 		return engine
 	}

@@ -1,6 +1,8 @@
 package middleware
 
 import (
+	"net/http"
+
 	"github.com/gin-gonic/gin"
 
 	"jobwire/auth"
@@ -13,31 +15,29 @@ type KeyLookup interface {
 }
 
 // APIKey lets only requests pass that carry a known API key, as a bearer
-// token or in X-API-Key; a bearer token wins when there are both. The key's
-// name is then what [KeyName] tells. The key itself is kept nowhere.
+// token or in X-API-Key; a bearer token wins when there are both.
 func APIKey(keys KeyLookup, refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		// Another scheme, such as the Basic of a proxy in front, must not
-		// hide an X-API-Key.
-		key, ok := auth.ParseBearer(c.Request.Header.Get("Authorization"))
-		if !ok {
-			key = c.Request.Header.Get("X-Api-Key")
-		}
+		key := apiKey(c.Request)
 		if key == "" {
 			c.Header("WWW-Authenticate", `Bearer realm="jobwire"`)
 			refuse(c, CodeAPIKeyMissing)
 			return
 		}
-		name, ok := keys.Lookup(key)
-		if !ok {
+		if _, ok := keys.Lookup(key); !ok {
 			c.Header("WWW-Authenticate", `Bearer realm="jobwire", error="invalid_token"`)
 			refuse(c, CodeAPIKeyInvalid)
 			return
 		}
-		factsOf(c).keyName = name
 	}
 }
 
-// KeyName is the name of the API key that the request carried; "" before
-// [APIKey] has accepted one.
-func KeyName(c *gin.Context) string { return factsOf(c).keyName }
+// apiKey is the key that a request carries; "" when there is none.
+func apiKey(r *http.Request) string {
+	// Another scheme, such as the Basic of a proxy in front, must not hide an
+	// X-API-Key.
+	if key, ok := auth.ParseBearer(r.Header.Get("Authorization")); ok {
+		return key
+	}
+	return r.Header.Get("X-Api-Key")
+}

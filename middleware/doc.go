@@ -1,18 +1,17 @@
 // Package middleware is what every request passes before a handler sees it:
-// request ids, the access log, request metrics, recovery, deadlines, the API
-// keys of workers, the origins of browsers, the handshake rate of addresses,
-// and the tokens of sockets.
+// request ids, the access log, request metrics, recovery, the patience for long
+// polls, the API keys of workers, the origins of browsers, the handshake rate
+// of addresses, and the tokens of sockets.
 //
 // In flow requests as they come from the network; out flow the same requests
-// with an id and the name of the worker's key attached ([RequestID],
-// [KeyName]), or a refusal. Refusals on /socket.io/ have the form that
+// with an id ([RequestID]), or a refusal. Refusals on /socket.io/ have the form that
 // Engine.IO gives them; all others are written by the [Refuse] function that
 // the server passes in, so that the catalogue of error codes stays in one
 // place, which is not this one.
 //
 // Meant order: AssignRequestID, Requests.Count, AccessLog, Recovery, and then by
-// group: Deadlines and APIKey for /v1/, Deadlines, Origins.Sockets and
-// Limiter.Sockets for /socket.io/.
+// group: APIKey for /v1/; LongPolls, Origins.Sockets and Limiter.Sockets for
+// /socket.io/.
 //
 // Nothing here keeps a *gin.Context or its writer after the request: Gin
 // hands both to the next one.

@@ -75,9 +75,10 @@ func (k keyMap) Lookup(key string) (string, bool) {
 }
 
 func TestAPIKey(t *testing.T) {
+	keys := keyMap{"secret-one": "one", "secret-two": "two"}
 	engine := gin.New()
-	engine.Use(APIKey(keyMap{"secret-one": "one", "secret-two": "two"}, refuseForTest))
-	engine.GET("/", func(c *gin.Context) { c.String(200, KeyName(c)) })
+	engine.Use(APIKey(keys, refuseForTest))
+	engine.GET("/", func(c *gin.Context) { c.String(200, keys[apiKey(c.Request)]) })
 
 	for name, tc := range map[string]struct {
 		headers   []string

@@ -12,23 +12,6 @@ const (
 	maxRequestIDLen = 64
 )
 
-// facts is what middleware finds out about a request on its way in.
-type facts struct {
-	requestID string
-	keyName   string
-}
-
-type factsKey struct{}
-
-func factsOf(c *gin.Context) *facts {
-	if value, ok := c.Get(factsKey{}); ok {
-		return value.(*facts)
-	}
-	f := new(facts)
-	c.Set(factsKey{}, f)
-	return f
-}
-
 // AssignRequestID gives every request an id: the one in its X-Request-Id header
 // when that is 1 to 64 letters, digits or ._-, else a random one. The answer
 // carries it in the same header.
@@ -38,13 +21,12 @@ func AssignRequestID() gin.HandlerFunc {
 		if !saneRequestID(id) {
 			id = newRequestID()
 		}
-		factsOf(c).requestID = id
-		c.Writer.Header().Set(requestIDHeader, id)
+		c.Writer.Header()[requestIDHeader] = []string{id}
 	}
 }
 
 // RequestID is the id of the request; "" where [AssignRequestID] is not in use.
-func RequestID(c *gin.Context) string { return factsOf(c).requestID }
+func RequestID(c *gin.Context) string { return c.Writer.Header().Get(requestIDHeader) }
 
 // saneRequestID keeps out what could break a log line or pretend to be more
 // than an id.

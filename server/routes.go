@@ -14,12 +14,6 @@ import (
 	webdemo "jobwire/web-demo"
 )
 
-// How long a worker may take to send a request and to take its answer.
-const (
-	requestTimeout = 30 * time.Second
-	answerTimeout  = 60 * time.Second
-)
-
 // What the demo gives to whoever asks: tokens that are good for so long, and
 // so many requests a second to one address.
 const (
@@ -42,30 +36,27 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	handlers.Prepare(r)
-	body := middleware.BodyDeadline(requestTimeout) // where Deadlines does not see to it
-	r.NoRoute(body, handlers.NotFound)
-	r.NoMethod(body, handlers.MethodNotAllowed)
+	r.NoRoute(handlers.NotFound)
+	r.NoMethod(handlers.MethodNotAllowed)
 	r.Use(
 		middleware.AssignRequestID(),
 		requests.Count(),
-		middleware.AccessLog(s.log, slog.LevelDebug),
+		middleware.AccessLog(s.log, slog.LevelDebug, keys),
 		middleware.Recovery(s.log, handlers.Problem),
 	)
 
 	r.Group("/socket.io/",
-		middleware.Deadlines(0, 0), // a poll takes as long as it takes; the engine has limits of its own
-		body,
+		middleware.LongPolls(), // the engine has limits of its own
 		origins.Sockets(),
 		handshakes.Sockets(),
 		proxies.ShowClient(),
 	).Any("", gin.WrapH(s.hub))
 
 	health := handlers.NewHealth(s, s.metrics(requests, origins, handshakes))
-	operations := r.Group("", middleware.Deadlines(requestTimeout, answerTimeout))
-	operations.GET("/livez", health.Live)
-	operations.GET("/readyz", health.Ready)
-	operations.GET("/metrics", health.Metrics)
-	operations.GET("/openapi.yaml", handlers.OpenAPI)
+	r.GET("/livez", health.Live)
+	r.GET("/readyz", health.Ready)
+	r.GET("/metrics", health.Metrics)
+	r.GET("/openapi.yaml", handlers.OpenAPI)
 
 	publish := handlers.NewEvents(s.delivery, handlers.EventsConfig{
 		MaxEventBytes: int(s.settings.MaxEventBytes),
@@ -74,7 +65,7 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	})
 	who := handlers.NewPresence(s.presence)
 	users := handlers.NewUsers(s.hub, s.delivery)
-	v1 := r.Group("/v1", middleware.Deadlines(requestTimeout, answerTimeout), middleware.APIKey(keys, handlers.Problem))
+	v1 := r.Group("/v1", middleware.APIKey(keys, handlers.Problem))
 	v1.POST("/events", publish.Publish)
 	v1.POST("/events/batch", publish.Batch)
 	v1.GET("/presence", who.List)
@@ -91,7 +82,6 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		}
 		visits := middleware.NewLimiter(middleware.LimiterConfig{Rate: demoRate, Burst: 10 * demoRate}, proxies)
 		r.Group(webdemo.Path,
-			middleware.Deadlines(requestTimeout, answerTimeout),
 			origins.Guard(handlers.Problem),
 			visits.Guard(handlers.Problem),
 		).Any("*path", gin.WrapH(demo))

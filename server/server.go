@@ -90,12 +90,20 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           routes,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout + answerTimeout, // it begins with the request, and even a late body's refusal must get out
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // a stranger's broken requests
 	}
 	return s, nil
 }
+
+// How long a worker may take to send a request and to take its answer.
+const (
+	requestTimeout = 30 * time.Second
+	answerTimeout  = 60 * time.Second
+)
 
 // orUnlimited is a rate of which 0 means no limit.
 func orUnlimited(rate int) float64 {
