@@ -159,7 +159,7 @@ func TestUnfinishedMessages(t *testing.T) {
 	b := watch(t, n)
 	clients := size(30, 300)
 	most := strings.Repeat("x", maxPayload-100)
-	connect := text(`40{"token":"` + token("unfinished") + `"}`)
+	connect := `40{"token":"` + token("unfinished") + `"}`
 	for _, c := range []struct {
 		name  string
 		bytes []byte
@@ -177,7 +177,7 @@ func TestUnfinishedMessages(t *testing.T) {
 				w := must[*wire](t)(n.websocket(""))
 				defer w.Close()
 				if !strings.Contains(c.name, "before the token") {
-					if _, err := w.Write(connect); err != nil {
+					if err := w.ask(connect, "40{"); err != nil {
 						t.Fatal(err)
 					}
 				}
