@@ -56,10 +56,14 @@ func silent(n *node, request string, status int, says string) error {
 		return fmt.Errorf("answered %d %.100s, want %d with %q", got, body, status, says)
 	}
 	// The answer is not the end: whoever waits for the rest of the request holds the connection.
-	if _, err := w.in.ReadByte(); !isEnd(err) {
-		return fmt.Errorf("the connection goes on after the answer: %v", err)
+	switch _, err := w.in.ReadByte(); {
+	case isEnd(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the connection goes on after the answer: %w", err)
+	default:
+		return errors.New("more comes after the answer")
 	}
-	return nil
 }
 
 // drip sends a request byte by byte until the server ends the connection.

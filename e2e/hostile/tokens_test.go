@@ -253,7 +253,7 @@ func TestTokensOfALiveSession(t *testing.T) {
 		case <-time.After(patience):
 			t.Error("the session goes on")
 		}
-		if tab.err != closeError(1000) {
+		if !errors.Is(tab.err, closeError(1000)) {
 			t.Errorf("ended with %v", tab.err)
 		}
 		if _, err := n.open(visit{user: "live", token: short}); err == nil || !strings.Contains(err.Error(), auth.CodeTokenExpired) {
