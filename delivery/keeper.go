@@ -92,7 +92,7 @@ func (s *Service) stallDue() {
 			for i, j := range jobs {
 				entries[i] = Entry{Kind: KindStall, At: j.At, Event: events.Event{UserID: j.UserID, JobID: j.JobID}}
 			}
-			err = s.publish(ctx, entries, make([]Answer, len(entries)), nil)
+			err = s.publish(ctx, newPublishing(entries), nil)
 		}
 		if err != nil {
 			if !errors.Is(err, ErrClosed) {
@@ -219,7 +219,7 @@ func (s *Service) runRefresh() {
 		ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
 		s.stats.refreshes.Add(uint64(len(entries)))
 		// On failure the progress stays pending and its interval asks again.
-		_ = s.publishEntered(ctx, entries, make([]Answer, len(entries)), nil)
+		_ = s.publishEntered(ctx, newPublishing(entries), nil)
 		cancel()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"jobwire/events"
@@ -32,7 +31,7 @@ type lane struct {
 	ready     itemHeap
 	draining  bool
 	watermark events.ID // the highest id emitted
-	jobs      map[string]*pace
+	jobs      paceSet
 	due       []*pace // jobs whose interval has ended with progress pending
 }
 
@@ -137,7 +136,7 @@ func (l *lane) released() bool {
 }
 
 func (l *lane) retire() {
-	if !l.draining && len(l.open) == 0 && len(l.ready) == 0 && len(l.jobs) == 0 && len(l.due) == 0 {
+	if !l.draining && len(l.open) == 0 && len(l.ready) == 0 && l.jobs.empty() && len(l.due) == 0 {
 		delete(l.shard.lanes, l.user)
 	}
 }
@@ -166,16 +165,7 @@ type item struct {
 }
 
 // call counts the items of a publish that are not yet done.
-type call struct {
-	left atomic.Int32
-	done chan struct{}
-}
-
-func (c *call) finish() {
-	if c.left.Add(-1) == 0 {
-		close(c.done)
-	}
-}
+type call struct{ left sync.WaitGroup }
 
 type itemHeap []*item
 
@@ -308,7 +298,7 @@ func (s *Service) perform(user string, a action) {
 		s.receipts.settle(user, it.entry.Event.IdempotencyKey, res.outcome())
 	}
 	if it.call != nil {
-		it.call.finish()
+		it.call.left.Done()
 	}
 }
 

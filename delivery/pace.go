@@ -3,6 +3,7 @@ package delivery
 import (
 	"container/heap"
 	"context"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -26,9 +27,69 @@ type pace struct {
 	at time.Time // when to look again; zero when nobody needs to
 }
 
+// paceSet is the paces of one lane by job. There are mostly one or two, and a
+// map for those would cost more than all else that coalescing does.
+type paceSet struct {
+	few  []*pace
+	many map[string]*pace // instead of few, once there were more than fewPaces
+}
+
+const fewPaces = 16
+
+func (ps *paceSet) empty() bool { return len(ps.few) == 0 && len(ps.many) == 0 }
+
+func (ps *paceSet) get(job string) *pace {
+	for _, p := range ps.few {
+		if p.job == job {
+			return p
+		}
+	}
+	return ps.many[job]
+}
+
+// add adds a pace whose job has none.
+func (ps *paceSet) add(p *pace) {
+	switch {
+	case ps.many != nil:
+		ps.many[p.job] = p
+	case len(ps.few) < fewPaces:
+		ps.few = append(ps.few, p)
+	default:
+		ps.many = map[string]*pace{p.job: p}
+		for _, q := range ps.few {
+			ps.many[q.job] = q
+		}
+		ps.few = nil
+	}
+}
+
+// remove removes a pace that is there.
+func (ps *paceSet) remove(p *pace) {
+	if i := slices.Index(ps.few, p); i >= 0 {
+		ps.few = slices.Delete(ps.few, i, i+1)
+		return
+	}
+	delete(ps.many, p.job)
+}
+
+func (ps *paceSet) all() iter.Seq[*pace] {
+	return func(yield func(*pace) bool) {
+		for _, p := range ps.few {
+			if !yield(p) {
+				return
+			}
+		}
+		for _, p := range ps.many {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
 // fire handles the end of a job's interval.
 func (s *Service) fire(l *lane, p *pace, now time.Time) (action, bool) {
-	if l.jobs[p.job] != p || p.pending == nil {
+	if l.jobs.get(p.job) != p || p.pending == nil {
 		return action{}, false
 	}
 	s.paces.add(p, s.later(now))
@@ -53,7 +114,7 @@ func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
 	ev := &it.entry.Event
 	switch {
 	case ev.Name == events.JobProgress && s.cfg.Coalesce > 0:
-		p := l.jobs[ev.JobID]
+		p := l.jobs.get(ev.JobID)
 		if p != nil && !p.overdue {
 			p.pending, p.misses = it, 0
 			s.stats.coalesced.Add(1)
@@ -67,8 +128,8 @@ func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
 		}
 	case events.IsTerminal(ev.Name):
 		a := action{it: it, emit: true}
-		if p := l.jobs[ev.JobID]; p != nil {
-			delete(l.jobs, ev.JobID)
+		if p := l.jobs.get(ev.JobID); p != nil {
+			l.jobs.remove(p)
 			s.paces.remove(p)
 			if p.pending != nil {
 				a.early, a.earlyID = p.pending, p.pending.id
@@ -91,7 +152,7 @@ func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
 
 // nextRefreshed emits pending progress under the id it has now.
 func (s *Service) nextRefreshed(l *lane, it *item, now time.Time) action {
-	p := l.jobs[it.entry.Event.JobID]
+	p := l.jobs.get(it.entry.Event.JobID)
 	if p == nil || p.pending == nil || p.pending.id != it.entry.At {
 		return action{it: it}
 	}
@@ -107,7 +168,7 @@ func (s *Service) nextRefreshed(l *lane, it *item, now time.Time) action {
 // repeat to the new one.
 func (s *Service) nextLive(l *lane, it *item, now time.Time) action {
 	var oldest *pace
-	for _, p := range l.jobs {
+	for p := range l.jobs.all() {
 		if p.pending != nil && p.pending.id.Compare(l.watermark) > 0 && p.pending.id.Compare(it.id) <= 0 &&
 			(oldest == nil || p.pending.id.Compare(oldest.pending.id) < 0) {
 			oldest = p
@@ -126,10 +187,7 @@ func (s *Service) nextLive(l *lane, it *item, now time.Time) action {
 
 func (s *Service) startPace(l *lane, job string, now time.Time) {
 	p := &pace{lane: l, job: job}
-	if l.jobs == nil {
-		l.jobs = make(map[string]*pace)
-	}
-	l.jobs[job] = p
+	l.jobs.add(p)
 	s.paces.add(p, s.later(now))
 }
 
@@ -241,12 +299,12 @@ func (s *Service) runPaces() {
 func (s *Service) ripen(p *pace) {
 	l := p.lane
 	l.shard.mu.Lock()
-	if l.jobs[p.job] != p {
+	if l.jobs.get(p.job) != p {
 		l.shard.mu.Unlock()
 		return
 	}
 	if p.pending == nil {
-		delete(l.jobs, p.job)
+		l.jobs.remove(p)
 		l.retire()
 		l.shard.mu.Unlock()
 		return
@@ -273,8 +331,8 @@ func (s *Service) flushPaces() {
 	for _, p := range s.paces.takeAll() {
 		l := p.lane
 		l.shard.mu.Lock()
-		if l.jobs[p.job] == p {
-			delete(l.jobs, p.job)
+		if l.jobs.get(p.job) == p {
+			l.jobs.remove(p)
 			switch {
 			case p.pending == nil:
 			case p.pending.id.Compare(l.watermark) > 0:

@@ -7,6 +7,16 @@ import (
 	"jobwire/events"
 )
 
+// publishing is one call with its entries on their way.
+type publishing struct {
+	call    call
+	entries []Entry
+	answers []Answer // one for each entry
+	items   []item   // likewise; unused where nothing is left to do
+	visits  []visit
+	index   []int // which visit an entry belongs to; nil when there is one only
+}
+
 // visit is the part of a publish that concerns one user.
 type visit struct {
 	lane   *lane
@@ -14,23 +24,70 @@ type visit struct {
 	items  []*item
 }
 
+// single is a publishing of one entry, in one piece of memory.
+type single struct {
+	publishing
+	entry  [1]Entry
+	answer [1]Answer
+	item   [1]item
+	visit  [1]visit
+	ready  [1]*item
+}
+
+func newSingle(e Entry) *single {
+	p := &single{entry: [1]Entry{e}}
+	p.entries, p.answers, p.items = p.entry[:], p.answer[:], p.item[:]
+	p.visits = p.visit[:]
+	p.visits[0].items = p.ready[:0]
+	return p
+}
+
+func newPublishing(entries []Entry) *publishing {
+	p := &publishing{entries: entries, answers: make([]Answer, len(entries)), items: make([]item, len(entries))}
+	p.index = make([]int, len(entries))
+	seen := make(map[string]int, len(entries))
+	for i := range entries {
+		user := entries[i].Event.UserID
+		at, ok := seen[user]
+		if !ok {
+			at = len(p.visits)
+			seen[user] = at
+			p.visits = append(p.visits, visit{})
+		}
+		p.index[i] = at
+	}
+	return p
+}
+
+// of is the visit that an entry belongs to.
+func (p *publishing) of(entry int) *visit {
+	if p.index == nil {
+		return &p.visits[0]
+	}
+	return &p.visits[p.index[entry]]
+}
+
 // publish is the way of every stored event: tickets, one call to the store,
 // then each item at its place in its user's lane. It returns when all are
-// emitted, held back or refused. out has one place an entry.
-func (s *Service) publish(ctx context.Context, entries []Entry, out []Answer, w *waiter) error {
+// emitted, held back or refused, and then their answers are there.
+func (s *Service) publish(ctx context.Context, p *publishing, w *waiter) error {
 	if !s.enter() {
 		return ErrClosed
 	}
 	defer s.calls.Done()
-	return s.publishEntered(ctx, entries, out, w)
+	return s.publishEntered(ctx, p, w)
 }
 
-func (s *Service) publishEntered(ctx context.Context, entries []Entry, out []Answer, w *waiter) error {
-	visits, index := s.visit(entries)
-	decisions, err := s.store.Publish(ctx, entries)
+func (s *Service) publishEntered(ctx context.Context, p *publishing, w *waiter) error {
+	for i := range p.entries {
+		if v := p.of(i); v.lane == nil {
+			v.lane, v.ticket = s.lanes.enter(p.entries[i].Event.UserID)
+		}
+	}
+	decisions, err := s.store.Publish(ctx, p.entries)
 	if err != nil {
-		for i := range visits {
-			s.depart(&visits[i], nil)
+		for i := range p.visits {
+			s.depart(&p.visits[i], nil)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err() // the store stopped before it decided
@@ -38,51 +95,24 @@ func (s *Service) publishEntered(ctx context.Context, entries []Entry, out []Ans
 		s.stats.storeFailures.Add(1)
 		return unavailable(err)
 	}
-	c := &call{done: make(chan struct{})}
 	n := 0
-	for i := range entries {
-		e, d := &entries[i], &decisions[i]
+	for i := range p.entries {
+		e, d, it := &p.entries[i], &decisions[i], &p.items[i]
 		s.dropped(e.Event.UserID, d.Dropped)
-		it := s.judge(e, d, &out[i], w)
-		if it == nil {
+		if !s.judge(e, d, &p.answers[i], w, it) {
 			continue
 		}
-		it.answer, it.call = &out[i], c
-		v := &visits[index[i]]
+		it.answer, it.call = &p.answers[i], &p.call
+		v := p.of(i)
 		v.items = append(v.items, it)
 		n++
 	}
-	c.left.Store(int32(n))
-	for i := range visits {
-		s.depart(&visits[i], c)
+	p.call.left.Add(n)
+	for i := range p.visits {
+		s.depart(&p.visits[i], &p.call)
 	}
-	if n > 0 {
-		<-c.done
-	}
+	p.call.left.Wait()
 	return nil
-}
-
-// visit takes one ticket for every user among the entries; index tells which
-// visit an entry belongs to.
-func (s *Service) visit(entries []Entry) (visits []visit, index []int) {
-	index = make([]int, len(entries))
-	if len(entries) == 1 {
-		l, t := s.lanes.enter(entries[0].Event.UserID)
-		return []visit{{lane: l, ticket: t}}, index
-	}
-	seen := make(map[string]int, len(entries))
-	for i := range entries {
-		user := entries[i].Event.UserID
-		at, ok := seen[user]
-		if !ok {
-			at = len(visits)
-			seen[user] = at
-			l, t := s.lanes.enter(user)
-			visits = append(visits, visit{lane: l, ticket: t})
-		}
-		index[i] = at
-	}
-	return visits, index
 }
 
 func (s *Service) depart(v *visit, c *call) {
@@ -91,20 +121,20 @@ func (s *Service) depart(v *visit, c *call) {
 	}
 }
 
-// judge turns a decision into an answer, or into an item when the answer
-// depends on the emission.
-func (s *Service) judge(e *Entry, d *Decision, a *Answer, w *waiter) *item {
+// judge turns a decision into an answer; or, when the answer depends on the
+// emission, into an item, and returns true.
+func (s *Service) judge(e *Entry, d *Decision, a *Answer, w *waiter, it *item) bool {
 	switch d.Verdict {
 	case VerdictKeyReused:
 		a.Err = ErrKeyReused
 		s.stats.refused.Add(1)
-		return nil
+		return false
 	case VerdictIgnored:
 		a.Result = Result{Status: StatusIgnored, Reason: d.Reason}
 		if e.Kind == KindEvent {
 			s.stats.ignored.Add(1)
 		}
-		return nil
+		return false
 	case VerdictRepeated:
 		s.stats.repeated.Add(1)
 		if w != nil && !d.ID.IsZero() {
@@ -112,11 +142,12 @@ func (s *Service) judge(e *Entry, d *Decision, a *Answer, w *waiter) *item {
 		}
 		if d.Outcome != nil {
 			a.Result = d.Outcome.result(true)
-			return nil
+			return false
 		}
-		return &item{kind: itemEcho, id: d.ID, entry: e}
+		*it = item{kind: itemEcho, id: d.ID, entry: e}
+		return true
 	}
-	it := &item{kind: itemEvent, id: d.ID, flush: d.FlushID, entry: e, waiter: w}
+	*it = item{kind: itemEvent, id: d.ID, flush: d.FlushID, entry: e, waiter: w}
 	switch e.Kind {
 	case KindRefresh:
 		it.kind = itemRefresh
@@ -129,7 +160,7 @@ func (s *Service) judge(e *Entry, d *Decision, a *Answer, w *waiter) *item {
 			s.keeper.arm(s.cfg.Now().Add(e.Event.StaleAfter))
 		}
 	}
-	return it
+	return true
 }
 
 // refreshTimeout bounds the background calls to a store that hangs.

@@ -114,13 +114,13 @@ func (r *Replay) Run(ctx context.Context) error {
 // to the room, so that it is dropped there and not sent twice.
 func (r *Replay) live(ctx context.Context) error {
 	s, last := r.service, r.page.Last
-	c := &call{done: make(chan struct{})}
-	c.left.Store(1)
+	c := new(call)
+	c.left.Add(1)
 	it := &item{kind: itemLive, id: last, call: c, live: func() { r.sink.Live(last) }}
 	if l, drain := s.lanes.put(r.sink.UserID(), it); drain {
 		s.drain(l, c, 1)
 	}
-	<-c.done // the store answers every call, so every ticket comes back
+	c.left.Wait() // the store answers every call, so every ticket comes back
 	return ctx.Err()
 }
 

@@ -135,12 +135,11 @@ func (s *Service) publishOne(ctx context.Context, ev events.Event, w *waiter) (R
 	if err := check(ev); err != nil {
 		return Result{}, err
 	}
-	out := [1]Answer{}
-	err := s.publish(ctx, []Entry{entryOf(ev)}, out[:], w)
-	if err != nil {
+	p := newSingle(entryOf(ev))
+	if err := s.publish(ctx, &p.publishing, w); err != nil {
 		return Result{}, err
 	}
-	return out[0].Result, out[0].Err
+	return p.answers[0].Result, p.answers[0].Err
 }
 
 // PublishBatch stores the events in one call and emits them; answers come in
@@ -160,10 +159,10 @@ func (s *Service) PublishBatch(ctx context.Context, evs []events.Event) []Answer
 	if len(entries) == 0 {
 		return answers
 	}
-	out := make([]Answer, len(entries))
-	err := s.publish(ctx, entries, out, nil)
+	p := newPublishing(entries)
+	err := s.publish(ctx, p, nil)
 	for i, place := range places {
-		answers[place] = out[i]
+		answers[place] = p.answers[i]
 		if err != nil {
 			answers[place] = Answer{Err: err}
 		}
