@@ -101,6 +101,7 @@ func (e *Events) Publish(c *gin.Context) {
 // publishAndWait answers when the user's client has confirmed the event, or
 // did not do so in time; `delivered` tells which.
 func (e *Events) publishAndWait(c *gin.Context, event events.Event, wait time.Duration) {
+	takeTime(c)
 	// The server's limit for writing began with the request and may be shorter.
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(wait + writeGrace))
 	result, delivered, err := e.publisher.PublishAndWait(c.Request.Context(), event, wait)
@@ -131,6 +132,7 @@ func (e *Events) Batch(c *gin.Context) {
 		fail(c, err)
 		return
 	}
+	takeTime(c) // a context that ends would hide from the worker what was stored
 	items, err := events.ParseBatch(body, e.cfg.MaxBatchItems, e.cfg.MaxEventBytes)
 	if err != nil {
 		fail(c, err)

@@ -34,7 +34,7 @@ var (
 
 // Live is GET /livez: the process answers. Whoever restarts what is not live
 // must not look at more: a store that is away does not come back by that.
-func (h *Health) Live(c *gin.Context) { answerText(c, http.StatusOK, alive) }
+func (h *Health) Live(c *gin.Context) { answerFresh(c, alive) }
 
 // Ready is GET /readyz: the node can do its work and means to go on.
 func (h *Health) Ready(c *gin.Context) {
@@ -42,7 +42,7 @@ func (h *Health) Ready(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	answerText(c, http.StatusOK, ready)
+	answerFresh(c, ready)
 }
 
 // Metrics is GET /metrics, in the text format of Prometheus.

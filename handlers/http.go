@@ -72,10 +72,14 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 	default:
 		return nil, &events.Error{Code: events.CodeInvalidJSON, Detail: "the body could not be read to its end"}
 	}
-	// The time for sending the request is over. What follows may take longer, and a read deadline that passes would look like
-	// the client's leaving.
-	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 	return body, nil
+}
+
+// takeTime lets a handler that has read its body go on for longer than the
+// server gives a request: to net/http, a deadline for reading that passes now
+// looks like the client's leaving.
+func takeTime(c *gin.Context) {
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
 }
 
 func checkMediaType(header http.Header) error {
@@ -102,7 +106,7 @@ var (
 	noStore  = []string{"no-store"}
 )
 
-// answer answers 200 with value as JSON.
+// answer answers 200 with value as JSON that nobody may keep.
 func answer(c *gin.Context, value any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
@@ -111,14 +115,19 @@ func answer(c *gin.Context, value any) {
 		fail(c, err)
 		return
 	}
-	answerText(c, http.StatusOK, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+	answerFresh(c, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
+}
+
+// answerFresh answers 200 with JSON that nobody may keep, as caches may keep
+// answers to a GET.
+func answerFresh(c *gin.Context, text []byte) {
+	c.Writer.Header()["Cache-Control"] = noStore
+	answerText(c, http.StatusOK, text)
 }
 
 // answerText writes JSON that is ready.
 func answerText(c *gin.Context, status int, text []byte) {
-	header := c.Writer.Header()
-	header["Content-Type"] = jsonType
-	header["Cache-Control"] = noStore
+	c.Writer.Header()["Content-Type"] = jsonType
 	write(c, status, text)
 }
 
