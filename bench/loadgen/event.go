@@ -14,16 +14,31 @@ import (
 // left for a server to coalesce.
 func (t *target) jobsPerUser() int { return max(8, 128/t.users) }
 
+// eventsPerJob is how many events a job of the kind "jobs" has: progress, and its end.
+const eventsPerJob = 20
+
 // appendEvent appends the JSON of one event. n is its number in the run; it
 // travels in the data and tells the receiver which event this is. All kinds
 // are about as long as real ones: 150 to 200 bytes.
 func (t *target) appendEvent(dst []byte, user, n int) []byte {
 	dst = append(dst, `{"userId":"`...)
 	dst = append(dst, userName(user)...)
-	switch t.kind {
+	kind, job := t.kind, n/t.users%t.jobsPerUser()
+	switch kind {
+	case "completed":
+		job = n
+	case "jobs": // each user's jobs are at another point of their lives, so that ends come evenly
+		slots := t.jobsPerUser()
+		at := n/t.users/slots + job + user
+		job += at / eventsPerJob * slots
+		if kind = "progress"; at%eventsPerJob == eventsPerJob-1 {
+			kind = "completed"
+		}
+	}
+	switch kind {
 	case "completed":
 		dst = append(dst, `","event":"job_completed","data":{"jobId":"job-`...)
-		dst = strconv.AppendInt(dst, int64(n), 10)
+		dst = strconv.AppendInt(dst, int64(job), 10)
 		dst = append(dst, `","n":`...)
 		dst = strconv.AppendInt(dst, int64(n), 10)
 		dst = append(dst, `,"result":{"url":"/exports/2024/report.pdf","bytes":184320,"pages":12}}}`...)
@@ -35,7 +50,7 @@ func (t *target) appendEvent(dst []byte, user, n int) []byte {
 		dst = append(dst, `,"amount":"129.90","currency":"EUR","message":"Your invoice can be downloaded now"}}`...)
 	default:
 		dst = append(dst, `","event":"job_progress","data":{"jobId":"job-`...)
-		dst = strconv.AppendInt(dst, int64(n/t.users%t.jobsPerUser()), 10)
+		dst = strconv.AppendInt(dst, int64(job), 10)
 		dst = append(dst, `","n":`...)
 		dst = strconv.AppendInt(dst, int64(n), 10)
 		dst = append(dst, `,"progress":`...)

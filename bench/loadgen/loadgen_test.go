@@ -200,7 +200,7 @@ func TestSocketLogReadsIDs(t *testing.T) {
 }
 
 func TestEventsAreJSON(t *testing.T) {
-	for _, kind := range []string{"progress", "completed", "custom"} {
+	for _, kind := range []string{"progress", "completed", "custom", "jobs"} {
 		tt := &target{kind: kind, users: 10, batch: 3}
 		var one struct {
 			UserID, Event string
@@ -217,6 +217,33 @@ func TestEventsAreJSON(t *testing.T) {
 		if raw := tt.appendPost(nil, 5); json.Unmarshal(raw, &many) != nil || len(many.Events) != 3 {
 			t.Errorf("%s: batch %s", kind, raw)
 		}
+	}
+}
+
+func TestJobsEndOnce(t *testing.T) {
+	tt := &target{kind: "jobs", users: 10}
+	ended := make(map[string]bool)
+	ends := 0
+	const n = 20_000
+	for i := range n {
+		var e struct {
+			UserID, Event string
+			Data          struct{ JobID string }
+		}
+		if err := json.Unmarshal(tt.appendEvent(nil, i%tt.users, i), &e); err != nil {
+			t.Fatal(err)
+		}
+		job := e.UserID + " " + e.Data.JobID
+		if ended[job] {
+			t.Fatalf("event %d is for %s, which has ended", i, job)
+		}
+		if e.Event == "job_completed" {
+			ended[job] = true
+			ends++
+		}
+	}
+	if share := float64(n) / float64(ends); share < eventsPerJob-1 || share > eventsPerJob+1 {
+		t.Errorf("%d events for one end, want about %d", int(share), eventsPerJob)
 	}
 }
 

@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	fs.IntVar(&t.batch, "batch", 0, "events per POST; 0 posts single events")
 	fs.IntVar(&t.rate, "rate", 2000, "POSTs a second, open loop")
 	fs.DurationVar(&t.settle, "settle", 10*time.Second, "idle time before memory is read")
-	fs.StringVar(&t.kind, "kind", "progress", "progress, completed or custom events")
+	fs.StringVar(&t.kind, "kind", "progress", "progress, completed or custom events, or jobs: 19 times progress, then completed")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
