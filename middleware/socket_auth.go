@@ -3,6 +3,7 @@ package middleware
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"jobwire/auth"
@@ -30,21 +31,22 @@ func SocketAuth(verifier TokenVerifier) func(realtime.Handshake) (auth.Identity,
 
 func handshakeToken(h realtime.Handshake) (string, error) {
 	var payload struct {
-		Token *json.RawMessage `json:"token"`
+		Token *string `json:"token"`
 	}
 	if len(h.Auth) > 0 {
 		if err := json.Unmarshal(h.Auth, &payload); err != nil {
-			return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: "the handshake's auth is not an object"}
+			message := "the handshake's auth is not an object"
+			if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) && mismatch.Field != "" {
+				message = "auth.token is not a string"
+			}
+			return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: message}
 		}
 	}
 	if payload.Token == nil {
 		token, _ := auth.ParseBearer(h.Authorization)
 		return token, nil
 	}
-	var token string
-	if err := json.Unmarshal(*payload.Token, &token); err != nil {
-		return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: "auth.token is not a string"}
-	}
+	token := *payload.Token
 	// Clients that moved over from a header often keep the scheme in front.
 	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "bearer") {
 		token = rest
