@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -283,5 +286,55 @@ func TestCloseRacesWithEverything(t *testing.T) {
 			recv(t, rec.closed, "Closed")
 		}
 		eventually(t, "end of all sessions", func() bool { return len(s.Server.sessions()) == 0 })
+	})
+}
+
+// A write that comes too late must not go to whoever has the descriptor by then.
+func TestFramesNeverReachAnotherConnection(t *testing.T) {
+	onBothPaths(t, Config{MaxQueue: 64 << 10}, func(t *testing.T, s *testServer) {
+		var senders sync.WaitGroup
+		s.onOpen = func(c *Conn, _ *http.Request) {
+			own := TextFrame([]byte(c.ID()))
+			for range 2 {
+				senders.Go(func() {
+					for c.Send(own) == nil {
+						runtime.Gosched()
+					}
+				})
+			}
+		}
+		var clients sync.WaitGroup
+		for worker := range 8 {
+			clients.Go(func() {
+				for round := range 60 {
+					nc, err := net.Dial("tcp", s.http.Listener.Addr().String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					nc.SetDeadline(time.Now().Add(patience))
+					fmt.Fprintf(nc, goodHandshake, "")
+					c := &wsClient{nc, t, bufio.NewReader(nc)}
+					if _, err := http.ReadResponse(c.rd, nil); err != nil {
+						t.Errorf("handshake: %v", err)
+					}
+					_, open, err := c.frame()
+					sid, _, _ := strings.Cut(strings.TrimPrefix(string(open), `0{"sid":"`), `"`)
+					for i := 0; i < 1+(worker+round)%20 && err == nil; i++ {
+						var packet []byte
+						if _, packet, err = c.frame(); err == nil && string(packet) != "4"+sid {
+							t.Errorf("%q came to the connection of %q", packet, sid)
+						}
+					}
+					if round%2 == 0 {
+						reset(nc)
+					}
+					nc.Close()
+				}
+			})
+		}
+		clients.Wait()
+		eventually(t, "end of all sessions", func() bool { return len(s.Server.sessions()) == 0 })
+		senders.Wait()
 	})
 }
