@@ -74,8 +74,8 @@ e2e/node_modules/.installed: e2e/package-lock.json
 	touch $@
 
 .PHONY: hostile
-hostile: ## attack the real binary; HOSTILE=full for the full counts
-	$(GO) test -race -tags hostile -timeout 30m ./e2e/hostile
+hostile: ## the long form of the tests that attack; HOSTILE_SOAK=1h for a longer churn
+	HOSTILE=full $(GO) test -race -count=1 -timeout 2h -v ./e2e/hostile
 
 .PHONY: lint
 lint: ## golangci-lint

@@ -15,6 +15,7 @@
 // than 127.0.0.1 serve as so many machines, so limits per address count as they do outside; that, and reading /proc, is why
 // the tests are for Linux.
 //
-// The default run uses small counts, to end within minutes on two cores. HOSTILE=full runs the counts that the project
-// promises; HOSTILE_SOAK=10m sets the length of the churn soak.
+// Among the other tests small counts do, which end within minutes on two cores. HOSTILE=full, as make hostile sets it, runs the
+// counts that the project promises; HOSTILE_SOAK=10m sets the length of the churn soak. JOBWIRE_BIN names a binary that is
+// attacked in place of one that is built from here.
 package hostile

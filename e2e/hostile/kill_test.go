@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -82,7 +82,7 @@ func (c *crew) dismiss(t *testing.T) {
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	flags := []string{"--data-dir=" + dir, "--retention-events=100000", "--retention-bytes=64MiB"}
+	flags := []string{ownAddress(), "--data-dir=" + dir, "--retention-events=100000", "--retention-bytes=64MiB"}
 	n := start(t, flags...)
 	crew := hire(n)
 	for range size(2, 20) {
@@ -113,7 +113,7 @@ func TestKilledWhileStarting(t *testing.T) {
 func TestTerminatedInTheMiddle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	flags := []string{"--data-dir=" + dir, "--retention-events=100000", "--retention-bytes=64MiB", "--drain=10s"}
+	flags := []string{ownAddress(), "--data-dir=" + dir, "--retention-events=100000", "--retention-bytes=64MiB", "--drain=10s"}
 	n := start(t, flags...)
 	crew := hire(n)
 	for range size(2, 20) {
@@ -232,7 +232,7 @@ func TestTerminatedUnderSiege(t *testing.T) {
 		})
 	}
 	run("by all", sieges...)
-	if full {
+	if full() {
 		for _, s := range sieges {
 			run("by "+s.name, s)
 		}

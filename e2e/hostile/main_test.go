@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,48 +19,62 @@ import (
 // patience bounds every wait for something that has to happen; nothing waits that long when all is well.
 const patience = 30 * time.Second
 
-// full says that the promised counts are wanted, not those that fit between two edits.
-var full = os.Getenv("HOSTILE") == "full"
+// full says that the promised counts are wanted, not those that fit among the other tests.
+func full() bool { return os.Getenv("HOSTILE") == "full" }
 
 // size is a count of a test: a small one, or the promised one.
 func size(short, promised int) int {
-	if full {
+	if full() {
 		return promised
 	}
 	return short
 }
 
-// program is the path of the jobwire that is attacked: JOBWIRE_BIN, which should carry the race detector, or built here.
-var program = os.Getenv("JOBWIRE_BIN")
+// scratch is a directory for the whole run.
+var scratch string
 
 func TestMain(m *testing.M) {
 	// Each test has a node of its own, and most of them mostly wait.
 	flag.Parse()
-	if given := false; !full {
+	if given := false; !full() {
 		flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 		if !given {
 			flag.Set("test.parallel", "4")
 		}
 	}
-	dir, err := os.MkdirTemp("", "jobwire-hostile-")
-	if err == nil && program == "" {
-		program = filepath.Join(dir, "jobwire")
-		err = build(program)
-	}
-	if err != nil {
+	var err error
+	if scratch, err = os.MkdirTemp("", "jobwire-hostile-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.RemoveAll(dir)
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
+		os.RemoveAll(scratch)
 		os.Exit(code)
 	}))
 }
 
-func build(path string) error {
-	if out, err := exec.Command("go", "build", "-race", "-o", path, "jobwire").CombinedOutput(); err != nil {
-		return fmt.Errorf("building jobwire: %w\n%s", err, out)
+// program finds the jobwire that is attacked: that of JOBWIRE_BIN, which should carry the race detector, or one built here.
+//
+// go test takes a result from its cache unless something has changed that a test has read. What the program is made of it
+// cannot know; so that is read here, and not before a test runs.
+var program = sync.OnceValues(func() (path string, err error) {
+	if path = os.Getenv("JOBWIRE_BIN"); path != "" {
+		_, err = os.Stat(path)
+		return path, err
 	}
-	return nil
-}
+	path = filepath.Join(scratch, "jobwire")
+	if out, err := exec.Command("go", "build", "-race", "-buildvcs=false", "-o", path, "jobwire").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building jobwire: %w\n%s", err, out)
+	}
+	const ours = "{{with .Module}}{{if .Main}}{{$.Dir}}{{end}}{{end}}"
+	dirs, err := exec.Command("go", "list", "-deps", "-f", ours, "jobwire").Output()
+	if err != nil {
+		return "", fmt.Errorf("listing the packages of jobwire: %w", err)
+	}
+	for dir := range strings.Lines(string(dirs)) {
+		if _, err := os.ReadDir(strings.TrimSpace(dir)); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+})

@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -64,11 +64,19 @@ func start(t testing.TB, flags ...string) *node {
 	return n
 }
 
+// ownAddress is a flag for a node that dies and comes back to its port: on 127.0.0.1 somebody else could have it by then.
+func ownAddress() string {
+	i := ownAddresses.Add(1)
+	return fmt.Sprintf("--addr=127.8.%d.%d:0", i/250, 1+i%250)
+}
+
+var ownAddresses atomic.Uint32
+
 // launch is start without the wait.
 func launch(t testing.TB, flags ...string) *node {
 	t.Helper()
 	flags = append([]string{"--addr=127.0.0.1:0", "--debug-addr=127.0.0.1:0"}, flags...)
-	cmd := exec.Command(program, lastOnes(flags)...)
+	cmd := exec.Command(must[string](t)(program()), lastOnes(flags)...)
 	ours := func(variable string) bool {
 		return strings.HasPrefix(variable, "JOBWIRE_") || strings.HasPrefix(variable, "GO")
 	}
@@ -124,11 +132,15 @@ func lastOnes(flags []string) []string {
 // terminate asks the process to end and waits for it, at most for limit.
 func (n *node) terminate(t testing.TB, limit time.Duration) {
 	t.Helper()
+	began := time.Now()
 	if err := n.process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("SIGTERM: %v", err)
 	}
 	select {
 	case <-n.exited:
+		if took := time.Since(began); took > limit/2 {
+			t.Logf("it took %s to end, of %s", took.Round(time.Millisecond), limit)
+		}
 	case <-time.After(limit):
 		t.Errorf("still running %s after SIGTERM; its goroutines:\n%s", limit, n.goroutines())
 	}

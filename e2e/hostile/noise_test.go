@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -149,12 +149,12 @@ func (z *noise) polling(n *node) error {
 // What nobody has thought of: all of the above, mixed, cut and spoiled, for a while. A failure names its seed.
 func TestNoise(t *testing.T) {
 	t.Parallel()
-	n := start(t, "--handshake-timeout=1s", "--ping-interval=1s", "--ping-timeout=1s")
+	n := start(t, "--handshake-timeout=3s", "--ping-interval=1s", "--ping-timeout=3s")
 	before := n.footing(t)
 	b := watch(t, n)
 	began := uint64(time.Now().UnixNano())
 	length := 5 * time.Second
-	if full {
+	if full() {
 		length = 2 * time.Minute
 	}
 	deadline := time.Now().Add(length)

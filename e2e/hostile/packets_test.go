@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -135,7 +135,7 @@ func late() []misdeed {
 // LIBRARY 1, 13, 16: no Socket.IO packet ends more than its own connection, and the reason is counted.
 func TestMalformedPackets(t *testing.T) {
 	t.Parallel()
-	n := start(t, "--log-level=debug", "--handshake-timeout=1s", "--ping-interval=5s")
+	n := start(t, "--log-level=debug", "--handshake-timeout=3s", "--ping-interval=5s")
 	watch(t, n)
 	for _, phase := range []struct {
 		name    string

@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -124,6 +124,10 @@ func (p *polling) read() (string, error) {
 func (p *polling) settle(next *wire) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.ctx.Err(); err != nil { // close came before the probe was answered, and did not know of it
+		next.vanish()
+		return err
+	}
 	if _, err := next.Write(text("5")); err != nil {
 		return err
 	}

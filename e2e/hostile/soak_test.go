@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -164,10 +164,10 @@ func churn(t *testing.T, n *node, churners int, d time.Duration) {
 func soakTime(t *testing.T) time.Duration {
 	text := os.Getenv("HOSTILE_SOAK")
 	if text == "" {
-		if full {
+		if full() {
 			return 5 * time.Minute
 		}
-		return 15 * time.Second
+		return 10 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {

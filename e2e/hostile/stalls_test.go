@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
@@ -137,10 +137,30 @@ func halfUpgrade(n *node, frames []byte, code int) error {
 	return errors.Join(err, <-done)
 }
 
+// halfFrame lets a session stop inside a frame, which no pong gets past: that is the end of it.
+func halfFrame(n *node) error {
+	w, err := n.websocket("")
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.ask(`40{"token":"`+token("half")+`"}`, "40{"); err != nil {
+		return err
+	}
+	if _, err := w.Write(text(`42["get_online_users"]`)[:10]); err != nil {
+		return err
+	}
+	code, err := w.ending()
+	if err == nil && code != 1008 {
+		err = fmt.Errorf("closed with %d, want 1008", code)
+	}
+	return err
+}
+
 // Requests, uploads, upgrades and sessions that stop half-way are ended, each after its own time, and hold nobody else up.
 func TestStalls(t *testing.T) {
 	t.Parallel()
-	n := start(t, "--ping-interval=1s", "--ping-timeout=1s", "--handshake-timeout=2s")
+	n := start(t, "--ping-interval=1s", "--ping-timeout=3s", "--handshake-timeout=3s")
 	before := n.footing(t)
 	b := watch(t, n)
 	session := func(path string) string { return strings.Replace(path, "SID", must[*polling](t)(n.polling()).sid, 1) }
@@ -178,6 +198,7 @@ func TestStalls(t *testing.T) {
 			}
 			return ended(d)
 		}},
+		{"half a frame of a session", func() error { return halfFrame(n) }},
 		{"an upgrade that is never probed", func() error { return halfUpgrade(n, nil, 1000) }},
 		{"an upgrade that is probed only", func() error { return halfUpgrade(n, text("2probe"), 1000) }},
 		{"an upgrade probed by half a frame", func() error { return halfUpgrade(n, text("2probe")[:4], 1000) }},
@@ -299,6 +320,13 @@ func TestOverlappingPolls(t *testing.T) {
 				}
 				const polls = 5
 				ends := make(chan error, polls)
+				if method == http.MethodPost { // which is done so soon that two may never meet: one of them stays
+					half, err := n.say("POST /socket.io/?EIO=4&transport=polling&sid=" + p.sid + " HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n42")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer half.Close()
+				}
 				for range polls {
 					go func() {
 						var err error

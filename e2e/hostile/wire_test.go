@@ -1,4 +1,4 @@
-//go:build linux && hostile
+//go:build linux
 
 package hostile
 
