@@ -53,8 +53,9 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	).Any("", gin.WrapH(s.hub))
 
 	health := handlers.NewHealth(s, s.metrics(requests, origins, handshakes))
-	r.GET("/livez", health.Live)
-	r.GET("/readyz", health.Ready)
+	probe := []string{http.MethodGet, http.MethodHead}
+	r.Match(probe, "/livez", health.Live)
+	r.Match(probe, "/readyz", health.Ready)
 	r.GET("/metrics", health.Metrics)
 	r.GET("/openapi.yaml", handlers.OpenAPI)
 

@@ -203,6 +203,20 @@ func TestAStoreInUseIsAnError(t *testing.T) {
 	}
 }
 
+func TestMonitorsMayAskWithHead(t *testing.T) {
+	n := start(t)
+	for _, path := range []string{"/livez", "/readyz"} {
+		response, err := http.Head(n.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("HEAD %s: %s", path, response.Status)
+		}
+	}
+}
+
 // What the OpenAPI document promises and what is routed are the same.
 func TestRoutesAreTheDocumentedOnes(t *testing.T) {
 	n := start(t)
@@ -227,7 +241,7 @@ func TestRoutesAreTheDocumentedOnes(t *testing.T) {
 	}
 	var routed []string
 	for _, route := range n.http.Handler.(*gin.Engine).Routes() {
-		if !strings.HasPrefix(route.Path, "/socket.io/") {
+		if !strings.HasPrefix(route.Path, "/socket.io/") && route.Method != http.MethodHead { // a HEAD is a GET without its body
 			routed = append(routed, route.Method+" "+route.Path)
 		}
 	}
