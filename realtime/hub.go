@@ -30,7 +30,7 @@ type Hub struct {
 	deadlines *deadlines
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
-	crowds    sync.Pool // of *crowd: the members of a room, while an emit is on its way
+	crowds    sync.Pool // of *[]member: those in a room, while an emit is on its way
 
 	workers sync.WaitGroup
 	base    context.Context // of all handlers; ends when Shutdown gives up on them
@@ -57,7 +57,7 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
-	h.crowds.New = func() any { return new(crowd) }
+	h.crowds.New = func() any { return new([]member) }
 	h.engine = engine.NewServer(config.Engine, h.accept)
 	h.io, h.binding = newLibrary(h)
 	return h
@@ -103,38 +103,38 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 // EmitUser sends m to all sessions of a user, one frame for all of them. It returns to how many; held sessions count.
 func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
 	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
-	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(c *crowd, i int, frames []*engine.Frame) bool {
-		if conn := c.open[i]; conn != nil && !m.Confirm {
-			return conn.Send(frames...) == nil
+	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(to *member, frames []*engine.Frame) bool {
+		if to.open != nil && !m.Confirm {
+			return to.open.Send(frames...) == nil
 		}
-		return c.sessions[i].deliver(frames, m.ID, m.Confirm)
+		return to.session.deliver(frames, m.ID, m.Confirm)
 	})
 }
 
 // EmitRoom sends m to the sessions in a room but those of exceptUser, past Hold. It returns to how many.
 func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
-	return h.emit([]byte(room), m, func(c *crowd, i int, frames []*engine.Frame) bool {
-		s := c.sessions[i]
+	return h.emit([]byte(room), m, func(to *member, frames []*engine.Frame) bool {
+		s := to.session
 		return s.userID != exceptUser && s.send(frames, m.ID, m.Confirm)
 	})
 }
 
 // emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.
-func (h *Hub) emit(room []byte, m Message, send func(c *crowd, i int, frames []*engine.Frame) bool) (sockets int) {
-	c := h.crowds.Get().(*crowd)
-	h.rooms.members(room, c)
-	if len(c.sessions) > 0 {
+func (h *Hub) emit(room []byte, m Message, send func(to *member, frames []*engine.Frame) bool) (sockets int) {
+	crowd := h.crowds.Get().(*[]member)
+	*crowd = h.rooms.appendMembers((*crowd)[:0], room)
+	if len(*crowd) > 0 {
 		frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-		for i := range c.sessions {
-			if send(c, i, frames) {
+		for i := range *crowd {
+			if send(&(*crowd)[i], frames) {
 				sockets++
 			}
 		}
 		h.count.emits.Add(1)
 		h.count.deliveries.Add(uint64(sockets))
 	}
-	c.clear()
-	h.crowds.Put(c)
+	clear(*crowd) // sessions must not live on in the pool
+	h.crowds.Put(crowd)
 	return sockets
 }
 

@@ -23,12 +23,16 @@ type shard struct {
 // room is guarded by its shard's mu.
 type room struct {
 	name string
-	// sessions are the members in no order; seats[i] is where sessions[i] sits, and open[i] its connection once it takes
-	// messages as they come, see index.open. They are slices of their own, so that a snapshot of the members is two copies.
-	sessions []*Session
-	open     []*engine.Conn
+	// members are in no order; seats[i] is where members[i] sits. Two slices, so that a snapshot of the members is one copy.
+	members  []member
 	seats    []*seat
 	reserved int // seats promised to sessions that are still connecting
+}
+
+// member is a session in a room, and its connection once it takes messages as they come, see index.open.
+type member struct {
+	session *Session
+	open    *engine.Conn // nil while the session is to be asked
 }
 
 // seat is one session's place in one room.
@@ -69,7 +73,7 @@ func (h *shard) room(name string) *room {
 
 // drop forgets a room that nobody needs. The caller holds the shard's mu.
 func (h *shard) drop(r *room) {
-	if len(r.sessions) == 0 && r.reserved == 0 {
+	if len(r.members) == 0 && r.reserved == 0 {
 		delete(h.rooms, r.name)
 	}
 }
@@ -80,7 +84,7 @@ func (x *index) reserve(name string, limit int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.room(name)
-	if len(r.sessions)+r.reserved >= limit {
+	if len(r.members)+r.reserved >= limit {
 		h.drop(r)
 		return false
 	}
@@ -108,9 +112,8 @@ func (x *index) join(name string, taken *seat, promised bool) {
 	if promised {
 		r.reserved--
 	}
-	taken.room, taken.at = r, len(r.sessions)
-	r.sessions = append(r.sessions, taken.session)
-	r.open = append(r.open, nil)
+	taken.room, taken.at = r, len(r.members)
+	r.members = append(r.members, member{session: taken.session})
 	r.seats = append(r.seats, taken)
 }
 
@@ -120,11 +123,11 @@ func (x *index) leave(taken *seat) {
 	h := x.shardOfString(r.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	last := len(r.sessions) - 1
-	r.sessions[taken.at], r.open[taken.at], r.seats[taken.at] = r.sessions[last], r.open[last], r.seats[last]
+	last := len(r.members) - 1
+	r.members[taken.at], r.seats[taken.at] = r.members[last], r.seats[last]
 	r.seats[taken.at].at = taken.at
-	r.sessions[last], r.open[last], r.seats[last] = nil, nil, nil
-	r.sessions, r.open, r.seats = r.sessions[:last], r.open[:last], r.seats[:last]
+	r.members[last], r.seats[last] = member{}, nil
+	r.members, r.seats = r.members[:last], r.seats[:last]
 	taken.room = nil
 	h.drop(r)
 }
@@ -135,38 +138,28 @@ func (x *index) open(taken *seat) {
 	h := x.shardOfString(taken.room.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	taken.room.open[taken.at] = taken.session.conn
+	taken.room.members[taken.at].open = taken.session.conn
 }
 
-// crowd is who was in a room at some moment.
-type crowd struct {
-	sessions []*Session
-	open     []*engine.Conn // nil for those to ask at the session
-}
-
-// members fills c with those who are in the room now.
-func (x *index) members(name []byte, c *crowd) {
+// appendMembers appends those who are in the room now.
+func (x *index) appendMembers(to []member, name []byte) []member {
 	h := x.shardOf(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[string(name)]; r != nil {
-		c.sessions = append(c.sessions, r.sessions...)
-		c.open = append(c.open, r.open...)
+		to = append(to, r.members...)
 	}
-}
-
-// clear empties c for another use. Nothing lives on in it.
-func (c *crowd) clear() {
-	clear(c.sessions)
-	clear(c.open)
-	c.sessions, c.open = c.sessions[:0], c.open[:0]
+	return to
 }
 
 // sessionsIn returns those who are in the room now.
 func (x *index) sessionsIn(name string) []*Session {
-	var c crowd
-	x.members([]byte(name), &c)
-	return c.sessions
+	members := x.appendMembers(nil, []byte(name))
+	sessions := make([]*Session, len(members))
+	for i := range members {
+		sessions[i] = members[i].session
+	}
+	return sessions
 }
 
 // size returns how many rooms there are.

@@ -49,11 +49,10 @@ func TestRoomsUnderChurn(t *testing.T) {
 				}
 				found := 0
 				for i := range 7 {
-					var c crowd
-					x.members(fmt.Append(nil, "r", i), &c)
-					found += len(c.sessions)
-					for j, conn := range c.open {
-						if conn != nil && conn != c.sessions[j].conn {
+					members := x.appendMembers(nil, fmt.Append(nil, "r", i))
+					found += len(members)
+					for _, m := range members {
+						if m.open != nil && m.open != m.session.conn {
 							t.Error("a connection in the place of another session")
 						}
 					}
