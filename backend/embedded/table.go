@@ -2,23 +2,23 @@ package embedded
 
 import (
 	"bytes"
-	"strings"
+	"unsafe"
 
 	"github.com/tidwall/btree"
 )
 
 // table is a sorted map from keys to values. It is not safe for concurrent
-// use, but any number may read it while nobody writes. Keys and values belong
-// to it and are never changed in place, so that readers may keep them without
-// a lock.
+// use, but any number may read it while nobody writes. Values belong to it,
+// and neither they nor keys are ever changed in place, so that readers may
+// keep them without a lock.
 //
 // Every user has a shelf, since almost all that is done is done to one user:
 // what is found on a few shelves is mostly cold, and a search through one
 // tree for all would meet a dozen keys of strangers on its way.
 type table struct {
 	shelves map[string]*shelf
-	order   *btree.BTreeG[*shelf] // the same by their names
-	last    *shelf                // of the last change: the next one is mostly the same user's
+	order   btree.Map[string, *shelf] // the same by their names
+	last    *shelf                    // of the last change: the next one is mostly the same user's
 	entries int
 	bytes   int // of keys and values
 }
@@ -27,30 +27,42 @@ type table struct {
 // shelf without a name; its keys come before those of all users.
 type shelf struct {
 	name string
-	tree *btree.BTreeG[entry]
-	hint btree.PathHint // where the last change was
+	tree btree.Map[string, *slot]
+	user *slot // also in the tree: the user's own record, which every call looks at; nil when there is none
+}
+
+// slot is where the value of a key is.
+type slot struct {
+	key   string
+	value []byte
 }
 
 // entry is one key of a table. A nil value is a deletion of what lies under
 // the table.
 type entry struct{ key, value []byte }
 
-func newTable() *table {
-	return &table{
-		shelves: make(map[string]*shelf),
-		order: btree.NewBTreeGOptions(
-			func(a, b *shelf) bool { return strings.Compare(a.name, b.name) < 0 },
-			btree.Options{NoLocks: true},
-		),
+// find returns the slot of a key, nil when there is none.
+func (s *shelf) find(key []byte) *slot {
+	if s.isUser(key) {
+		return s.user
 	}
+	at, _ := s.tree.Get(textOf(key))
+	return at
 }
 
-func newShelf(name string) *shelf {
-	return &shelf{name: name, tree: btree.NewBTreeGOptions(
-		func(a, b entry) bool { return bytes.Compare(a.key, b.key) < 0 },
-		btree.Options{NoLocks: true},
-	)}
+// isUser reports whether a key of this shelf is that of the user's record.
+func (s *shelf) isUser(key []byte) bool {
+	return s.name != "" && len(key) == len(s.name)+3 && key[len(key)-1] == kindUser
 }
+
+func (s *slot) entry() entry { return entry{bytesOf(s.key), s.value} }
+
+// textOf and bytesOf look at the same bytes in another way. Nobody changes
+// them: keys are only ever read.
+func textOf(key []byte) string  { return unsafe.String(unsafe.SliceData(key), len(key)) }
+func bytesOf(key string) []byte { return unsafe.Slice(unsafe.StringData(key), len(key)) }
+
+func newTable() *table { return &table{shelves: make(map[string]*shelf)} }
 
 // owner is the name of the shelf of a key. Also of a part of a key: then
 // there is nothing on the shelves before that one that is not below it.
@@ -70,14 +82,14 @@ func (t *table) size() int { return t.entries }
 // scan calls fn for the entries from the first with a key not below from,
 // until fn is false. fn must not change the table.
 func (t *table) scan(from []byte, fn func(entry) bool) {
-	for c := t.cursor(from); c.ok && fn(c.iter.Item()); c.next() {
+	for c := t.cursor(from); c.ok && fn(c.entry()); c.next() {
 	}
 }
 
 // cursor is a place in a table that does not change meanwhile.
 type cursor struct {
-	shelves btree.IterG[*shelf]
-	iter    btree.IterG[entry]
+	shelves btree.MapIter[string, *shelf]
+	iter    btree.MapIter[string, *slot]
 	ok      bool // not at the end
 }
 
@@ -88,9 +100,9 @@ func (t *table) cursor(from []byte) (c cursor) {
 		return c
 	}
 	c.shelves = t.order.Iter()
-	for more := c.shelves.Seek(&shelf{name: string(owner(from))}); more && !c.ok; more = !c.ok && c.shelves.Next() {
-		c.iter = c.shelves.Item().tree.Iter()
-		c.ok = c.iter.Seek(entry{key: from})
+	for more := c.shelves.Seek(textOf(owner(from))); more && !c.ok; more = !c.ok && c.shelves.Next() {
+		c.iter = c.shelves.Value().tree.Iter()
+		c.ok = c.iter.Seek(textOf(from))
 	}
 	return c
 }
@@ -98,7 +110,7 @@ func (t *table) cursor(from []byte) (c cursor) {
 // next steps on. The cursor is not at the end.
 func (c *cursor) next() {
 	if c.ok = c.iter.Next(); !c.ok && c.shelves.Next() {
-		c.iter = c.shelves.Item().tree.Iter()
+		c.iter = c.shelves.Value().tree.Iter()
 		c.ok = c.iter.First() // no shelf is empty
 	}
 }
@@ -108,12 +120,12 @@ func (c *cursor) entry() entry {
 	if !c.ok {
 		return entry{}
 	}
-	return c.iter.Item()
+	return c.iter.Value().entry()
 }
 
 // pass steps on if the cursor is at key.
 func (c *cursor) pass(key []byte) {
-	if bytes.Equal(c.entry().key, key) && c.ok {
+	if c.ok && bytes.Equal(c.entry().key, key) {
 		c.next()
 	}
 }
@@ -130,8 +142,9 @@ func (t *table) shelf(key []byte) *shelf {
 // get returns the value of a key, and whether the table has it.
 func (t *table) get(key []byte) (value []byte, ok bool) {
 	if s := t.shelf(key); s != nil {
-		e, ok := s.tree.Get(entry{key: key})
-		return e.value, ok
+		if at := s.find(key); at != nil {
+			return at.value, true
+		}
 	}
 	return nil, false
 }
@@ -141,21 +154,25 @@ func (t *table) get(key []byte) (value []byte, ok bool) {
 func (t *table) put(key, value []byte) (old entry, had bool) {
 	s := t.shelf(key)
 	if s == nil {
-		s = newShelf(string(owner(key)))
+		s = &shelf{name: string(owner(key))}
 		t.shelves[s.name] = s
-		t.order.Set(s)
+		t.order.Set(s.name, s)
 	}
 	t.last = s
-	old, had = s.tree.GetHint(entry{key: key}, &s.hint)
-	if had {
+	if at := s.find(key); at != nil {
+		old = at.entry()
+		at.value = value
 		t.bytes += len(value) - len(old.value)
-	} else {
-		old.key = bytes.Clone(key)
-		t.entries++
-		t.bytes += len(key) + len(value)
+		return old, true
 	}
-	s.tree.SetHint(entry{old.key, value}, &s.hint)
-	return old, had
+	at := &slot{string(key), value}
+	s.tree.Set(at.key, at)
+	if s.isUser(key) {
+		s.user = at
+	}
+	t.entries++
+	t.bytes += len(key) + len(value)
+	return entry{key: bytesOf(at.key)}, false
 }
 
 // drop removes the entry of a key and returns what its value was.
@@ -164,17 +181,20 @@ func (t *table) drop(key []byte) (old []byte) {
 	if s == nil {
 		return nil
 	}
-	e, had := s.tree.DeleteHint(entry{key: key}, &s.hint)
+	at, had := s.tree.Delete(textOf(key))
 	if !had {
 		return nil
 	}
 	t.entries--
-	t.bytes -= len(e.key) + len(e.value)
+	t.bytes -= len(at.key) + len(at.value)
 	t.last = s
+	if at == s.user {
+		s.user = nil
+	}
 	if s.tree.Len() == 0 {
 		delete(t.shelves, s.name)
-		t.order.Delete(s)
+		t.order.Delete(s.name)
 		t.last = nil
 	}
-	return e.value
+	return at.value
 }
