@@ -138,7 +138,7 @@ func TestPipelinedHandshakes(t *testing.T) {
 // Session ids cannot be guessed, and guessing costs nothing but an answer.
 func TestSessionIDsAreNotGuessed(t *testing.T) {
 	t.Parallel()
-	n := start(t)
+	n := start(t, "--handshake-timeout=60s") // the victim waits with its token until all have guessed
 	watch(t, n)
 	victim := must[*polling](t)(n.polling())
 	defer victim.close(true)
