@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -304,6 +306,7 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 			}
 		}
 		var clients sync.WaitGroup
+		var arrived atomic.Int64
 		for worker := range 8 {
 			clients.Go(func() {
 				for round := range 60 {
@@ -316,7 +319,12 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 					fmt.Fprintf(nc, goodHandshake, "")
 					c := &wsClient{nc, t, bufio.NewReader(nc)}
 					if _, err := http.ReadResponse(c.rd, nil); err != nil {
-						t.Errorf("handshake: %v", err)
+						// The senders may have been too much for it before it had read a byte.
+						if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+							t.Errorf("handshake: %v", err)
+						}
+						nc.Close()
+						continue
 					}
 					_, open, err := c.frame()
 					sid, _, _ := strings.Cut(strings.TrimPrefix(string(open), `0{"sid":"`), `"`)
@@ -325,6 +333,7 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 						if _, packet, err = c.frame(); err == nil && string(packet) != "4"+sid {
 							t.Errorf("%q came to the connection of %q", packet, sid)
 						}
+						arrived.Add(1)
 					}
 					if round%2 == 0 {
 						reset(nc)
@@ -336,5 +345,8 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 		clients.Wait()
 		eventually(t, "end of all sessions", func() bool { return len(s.Server.sessions()) == 0 })
 		senders.Wait()
+		if n := arrived.Load(); n < 100 {
+			t.Errorf("only %d frames arrived", n)
+		}
 	})
 }
