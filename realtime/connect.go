@@ -46,11 +46,11 @@ func (s *Session) connect(p packet) {
 	s.offset, s.recovers = recoveryOffset(p.payload)
 	s.handshake = &Handshake{Auth: p.payload, Authorization: s.authorization, RemoteAddr: s.conn.RemoteAddr()}
 	s.authorization = ""
-	s.library = engine.NewSocket(s.conn)
-	s.hub.binding.Accept(s.library)
+	s.socket = engine.NewSocket(s.conn)
+	s.hub.binding.Accept(s.socket)
 	// The session stands where the library expects the auth payload: it finds the way back from a library socket, and the
 	// library never sees a pid and an offset, with which it would restore a session before any token was looked at.
-	s.library.Deliver(&parser.Packet{Type: parser.CONNECT, Nsp: mainNamespace, Data: s})
+	s.socket.Deliver(&parser.Packet{Type: parser.CONNECT, Nsp: mainNamespace, Data: s})
 	s.handshake = nil
 	if s.currentState() != stateAdmitted {
 		return
@@ -190,7 +190,7 @@ func (s *Session) leaveNamespace() {
 	s.vacate()
 	s.setDeadline(time.Now().Add(closeGrace))
 	s.mu.Unlock()
-	s.library.Closed(ReasonClientDisconnect)
+	s.socket.Closed(ReasonClientDisconnect)
 	s.hub.count.sessions.Add(-1)
 	s.hub.lifecycle.Disconnected(s, ReasonClientDisconnect)
 }
@@ -201,8 +201,8 @@ func (s *Session) depart() {
 	state, reason := s.state, s.reason
 	s.mu.Unlock()
 	s.decoder = decoder{}
-	if s.library != nil {
-		s.library.Closed(reason)
+	if s.socket != nil {
+		s.socket.Closed(reason)
 	}
 	switch state {
 	case stateLeft:

@@ -37,7 +37,7 @@ type Session struct {
 	recovers bool
 
 	// What follows belongs to the worker: only one runs at a time, see gate.go.
-	library       *engine.Socket // the connection as the library knows it; nil before CONNECT
+	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
 	authorization string         // until CONNECT
 	handshake     *Handshake     // while CONNECT is judged
 	decoder       decoder
