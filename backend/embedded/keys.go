@@ -48,10 +48,10 @@ func appendUserKey(dst []byte, user string, kind byte) []byte {
 	return append(dst, 0, kind)
 }
 
-func metaKey(user string) []byte              { return userKey(user, kindUser) }
-func jobKey(user, job string) []byte          { return append(userKey(user, kindJob), job...) }
+func metaKey(user string) []byte              { return new(brief).user(user) }
+func jobKey(user, job string) []byte          { return new(brief).job(user, job) }
+func logKey(user string, id events.ID) []byte { return new(brief).log(user, id) }
 func answerKey(user, key string) []byte       { return append(userKey(user, kindKey), key...) }
-func logKey(user string, id events.ID) []byte { return appendID(userKey(user, kindLog), id) }
 func ageKey(user string, id events.ID) []byte { return appendID(userKey(user, kindKeyByAge), id) }
 
 // brief makes the keys that every POST needs, all in the same memory: each is
