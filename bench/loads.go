@@ -95,7 +95,7 @@ func atMost(factor float64, peer, text string) *bar {
 // diskLimit is the metric that the bench itself adds to loads on disk.
 const diskLimit = "disk_limit_s"
 
-// lines are the tables of DESIGN §7, then what explains them.
+// lines are the table with its bars, then what explains it.
 var lines = []line{
 	{title: "memory per idle authenticated connection (RSS slope), kB", load: "memory", metric: "slope_rss_kb", digits: 1, bar: atMost(0.8, "node", "≤ 0.8 × Node")},
 	{title: "server CPU per connect, ms", load: "connect", metric: "cpu_ms", digits: 3, bar: atMost(1, "centrifuge", "≤ centrifuge")},

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Must show: an event that follows connect at once is never lost, and neither is what a worker sends at that moment.
-// (LIBRARY 5, 8)
+// An event that follows connect at once is never lost, and neither is what a worker sends at that moment.
 func TestFirstEvents(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -60,7 +59,7 @@ func TestFirstEvents(t *testing.T) {
 	}
 }
 
-// Must show: 10,000 connects whose token comes in the segment of the handshake; none hangs. (LIBRARY 5)
+// 10,000 connects whose token comes in the segment of the handshake; none hangs.
 func TestPipelinedConnects(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -104,8 +103,8 @@ func TestPipelinedConnects(t *testing.T) {
 	n.returnsTo(t, before)
 }
 
-// Must show: 10,000 clients that authenticate and vanish, by reset or without a word, at every moment, leave no socket, no room
-// and no online user. (LIBRARY 14, 15)
+// 10,000 clients that authenticate and vanish, by reset or without a word, at every moment, leave no socket, no room
+// and no online user.
 func TestVanishingClients(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--presence-grace=1s", "--ping-interval=2s", "--ping-timeout=2s")

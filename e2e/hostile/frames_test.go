@@ -101,7 +101,7 @@ func breaches() []breach {
 	return list
 }
 
-// LIBRARY 1, 2, 5, 13: whatever a client sends on its websocket, before it has a session and after, ends at most its own
+// Whatever a client sends on its websocket, before it has a session and after, ends at most its own
 // connection, with the code that the RFC has for it.
 func TestBrokenFrames(t *testing.T) {
 	t.Parallel()
@@ -166,7 +166,7 @@ func connected(t *testing.T, n *node, user string) *wire {
 	return w
 }
 
-// LIBRARY 2, 6: a client that answers pings nobody sent, from its first byte on, and keeps at it.
+// A client that answers pings nobody sent, from its first byte on, and keeps at it.
 func TestPongFlood(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -236,7 +236,7 @@ func TestPingFlood(t *testing.T) {
 	n.empty(t, 0)
 }
 
-// LIBRARY 15: connections that break off at every point of their opening leave nothing behind.
+// Connections that break off at every point of their opening leave nothing behind.
 func TestBrokenOpenings(t *testing.T) {
 	t.Parallel()
 	n := start(t)

@@ -83,7 +83,7 @@ func rawRequests() []rawRequest {
 	}
 }
 
-// LIBRARY 13, 16, 17: requests that no client library sends get an answer, or their connection ends.
+// Requests that no client library sends get an answer, or their connection ends.
 func TestRawRequests(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--log-level=debug")
@@ -214,7 +214,7 @@ func upload(t *testing.T, n *node, head string, chunked bool, total int) (status
 	return status, body, taken
 }
 
-// LIBRARY 9, 13: bodies of 60 MB, announced or not, are refused and neither kept nor read to their end.
+// Bodies of 60 MB, announced or not, are refused and neither kept nor read to their end.
 func TestHugeBodies(t *testing.T) {
 	t.Parallel()
 	n := start(t)

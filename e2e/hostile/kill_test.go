@@ -78,7 +78,7 @@ func (c *crew) dismiss(t *testing.T) {
 	t.Logf("answered: %v", acked)
 }
 
-// DESIGN 8: SIGKILL in the middle of everything, again and again, loses nothing that was answered, and the next process serves.
+// SIGKILL in the middle of everything, again and again, loses nothing that was answered, and the next process serves.
 func TestKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -10,7 +10,7 @@ import (
 
 // What the library itself gets wrong without anybody attacking it.
 
-// LIBRARY 7: a reload, in which a user's last socket leaves just as the next one comes, never loses the user's room.
+// A reload, in which a user's last socket leaves just as the next one comes, never loses the user's room.
 func TestReloads(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--ping-interval=2s", "--ping-timeout=2s") // ends what vanished between two polls
@@ -61,7 +61,7 @@ func TestReloads(t *testing.T) {
 	n.empty(t, 0)
 }
 
-// LIBRARY 10: what was queued for a client reaches it before the end of the connection does.
+// What was queued for a client reaches it before the end of the connection does.
 func TestFarewells(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -95,7 +95,7 @@ func TestFarewells(t *testing.T) {
 	}
 }
 
-// LIBRARY 9: messages of more than 64 kB come in whole, as long as they may be.
+// Messages of more than 64 kB come in whole, as long as they may be.
 func TestLargeMessages(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--max-payload=1MiB")

@@ -43,7 +43,7 @@ func opened(response *http.Response) bool {
 	return response.StatusCode == http.StatusOK || response.StatusCode == http.StatusSwitchingProtocols
 }
 
-// LIBRARY 18: who does not show a token is closed after the handshake timeout, and there are only so many of them.
+// Who does not show a token is closed after the handshake timeout, and there are only so many of them.
 func TestNeverAuthenticated(t *testing.T) {
 	t.Parallel()
 	const limit = 40

@@ -3,7 +3,6 @@
 package hostile
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,10 +15,10 @@ import (
 // metrics are the samples of one scrape, by name and labels as they stand there, without the prefix jobwire_.
 type metrics map[string]float64
 
-// scrape reads /metrics on a connection of its own.
-func (n *node) scrape(t testing.TB) metrics {
+// read reads a page of the node on a connection of its own.
+func (n *node) read(t testing.TB, url string) string {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+n.addr+"/metrics", nil)
+	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,12 +26,22 @@ func (n *node) scrape(t testing.TB) metrics {
 	response, err := n.http.Do(request)
 	if err != nil {
 		n.alive(t)
-		t.Fatalf("metrics: %v", err)
+		t.Fatalf("%s: %v", url, err)
 	}
 	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, response.Status, err)
+	}
+	return string(text)
+}
+
+// scrape reads /metrics.
+func (n *node) scrape(t testing.TB) metrics {
+	t.Helper()
 	samples := metrics{}
-	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		line := lines.Text()
+	for line := range strings.Lines(n.read(t, "http://"+n.addr+"/metrics")) {
+		line = strings.TrimSuffix(line, "\n")
 		space := strings.LastIndexByte(line, ' ') // labels may hold some, too
 		if space < 0 {
 			continue
@@ -84,22 +93,7 @@ func (m metrics) gauges() metrics {
 // profile reads one of Go's own profiles.
 func (n *node) profile(t testing.TB, name string) string {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+n.debug+"/debug/pprof/"+name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Close = true
-	response, err := n.http.Do(request)
-	if err != nil {
-		n.alive(t)
-		t.Fatalf("profile: %v", err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("profile: %s, %v", response.Status, err)
-	}
-	return string(text)
+	return n.read(t, "http://"+n.debug+"/debug/pprof/"+name)
 }
 
 // live collects the node's garbage and returns how many bytes are left on its heap.

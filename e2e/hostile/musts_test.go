@@ -63,8 +63,8 @@ func (l *listener) hears(n int64) error {
 	}
 }
 
-// Must show: 10,000 events to 10 sockets of one user, posted as fast as possible and in batches: none lost, none repeated, in
-// order, on websocket, on polling and across an upgrade. (DESIGN 7; LIBRARY 4, 8)
+// 10,000 events to 10 sockets of one user, posted as fast as possible and in batches: none lost, none repeated, in
+// order, on websocket, on polling and across an upgrade.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -133,7 +133,7 @@ func TestBurst(t *testing.T) {
 	n.empty(t, 0)
 }
 
-// Must show: 1,000 users watch while 200 arrive: each watcher is told of each arrival, once.
+// 1,000 users watch while 200 arrive: each watcher is told of each arrival, once.
 func TestPresenceCrowd(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -244,7 +244,7 @@ func parallel(atOnce, n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// Must show: 2,000 events of one socket are handled in the order in which they were sent, however they come. (LIBRARY 8)
+// 2,000 events of one socket are handled in the order in which they were sent, however they come.
 func TestEventsInOrder(t *testing.T) {
 	t.Parallel()
 	n := start(t)

@@ -131,7 +131,7 @@ func late() []misdeed {
 	}
 }
 
-// LIBRARY 1, 13, 16: no Socket.IO packet ends more than its own connection, and the reason is counted.
+// No Socket.IO packet ends more than its own connection, and the reason is counted.
 func TestMalformedPackets(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--log-level=debug", "--handshake-timeout=3s", "--ping-interval=5s")

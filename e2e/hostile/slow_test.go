@@ -38,7 +38,7 @@ func (n *node) reluctant(transport, auth string) (*wire, error) {
 	return w, err // "silence": does not even ask
 }
 
-// DESIGN 8: who does not read is closed, not buffered, and nobody else waits for them.
+// Who does not read is closed, not buffered, and nobody else waits for them.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	const queue = 256 << 10
@@ -151,7 +151,7 @@ func TestWorkersThatDoNotRead(t *testing.T) {
 	}
 }
 
-// LIBRARY 13: messages, attachments and fragments that are begun and never ended hold a bounded piece of memory, and let go of it.
+// Messages, attachments and fragments that are begun and never ended hold a bounded piece of memory, and let go of it.
 func TestUnfinishedMessages(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--ping-interval=60s", "--ping-timeout=60s", "--handshake-timeout=60s")

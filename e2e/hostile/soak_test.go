@@ -176,7 +176,7 @@ func soakTime(t *testing.T) time.Duration {
 	return d
 }
 
-// Must show: clients of every kind come, talk and go in every way, and in the end goroutines, descriptors, sockets and memory are
+// Clients of every kind come, talk and go in every way, and in the end goroutines, descriptors, sockets and memory are
 // where they began.
 func TestChurnSoak(t *testing.T) {
 	t.Parallel()

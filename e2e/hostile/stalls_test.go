@@ -306,7 +306,7 @@ func TestContestedUpgrades(t *testing.T) {
 	})
 }
 
-// LIBRARY 12: polls that overlap end their own session, and only that; one of the two is told so.
+// Polls that overlap end their own session, and only that; one of the two is told so.
 func TestOverlappingPolls(t *testing.T) {
 	t.Parallel()
 	n := start(t)
@@ -349,7 +349,7 @@ func TestOverlappingPolls(t *testing.T) {
 	n.empty(t, 4)
 }
 
-// LIBRARY 12, 15: polls whose clients go away in the middle, by the thousand.
+// Polls whose clients go away in the middle, by the thousand.
 func TestAbortedPolls(t *testing.T) {
 	t.Parallel()
 	// A poll that was reset before the server had read it is one that never came: the heartbeat ends such a session.

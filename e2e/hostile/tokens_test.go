@@ -263,7 +263,7 @@ func TestTokensOfALiveSession(t *testing.T) {
 	n.stillServes(t)
 }
 
-// LIBRARY 17: pages of other origins get nowhere, on any transport and with any method; CORS headers tell only those who may.
+// Pages of other origins get nowhere, on any transport and with any method; CORS headers tell only those who may.
 func TestOrigins(t *testing.T) {
 	t.Parallel()
 	n := start(t, "--origins=https://app.example.com,http://localhost:5173")
