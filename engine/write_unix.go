@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -29,15 +30,13 @@ func (s *Server) descriptor(nc net.Conn) (fd int32, ok bool) {
 // cutLocked ends first. Conn.nc keeps the socket from being closed as garbage.
 func directWrite(fd int32, b []byte) (written int, err error) {
 	for written < len(b) {
-		n, err := syscall.Write(int(fd), b[written:])
-		if n > 0 {
-			written += n
-		}
+		n, err := send(fd, b[written:])
+		written += max(n, 0)
 		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN, err == nil && n == 0:
+		case err == nil && n > 0, errors.Is(err, syscall.EINTR):
+		case err == nil, errors.Is(err, syscall.EAGAIN):
 			return written, nil
-		case err != nil:
+		default:
 			return written, err
 		}
 	}
