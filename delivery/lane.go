@@ -202,7 +202,10 @@ type action struct {
 func (s *Service) next(l *lane) (a action, ok bool) {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()
-	now := s.cfg.Now()
+	var now time.Time
+	if len(l.due) > 0 || l.released() {
+		now = s.cfg.Now()
+	}
 	for len(l.due) > 0 {
 		if a, ok := s.fire(l, l.takeDue(), now); ok {
 			return a, true
@@ -306,7 +309,10 @@ func (s *Service) perform(user string, a action) {
 // needs one.
 func (s *Service) send(user string, e *Entry, id events.ID, awaited bool) (sockets int) {
 	confirm := awaited || events.ClassOf(e.Event.Name) == events.Durable
-	return s.emitter.Emit(user, events.Encode(e.Event.Name, e.Event.Data, id), id, confirm)
+	packet := s.packets.Get().(*[]byte)
+	defer s.packets.Put(packet)
+	*packet = events.AppendEncoded((*packet)[:0], e.Event.Name, e.Event.Data, id)
+	return s.emitter.Emit(user, *packet, id, confirm)
 }
 
 // later is now plus the coalescing interval.

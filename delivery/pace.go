@@ -3,6 +3,7 @@ package delivery
 import (
 	"container/heap"
 	"context"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"sync"
@@ -30,22 +31,40 @@ type pace struct {
 // paceSet is the paces of one lane by job. There are mostly one or two, and a
 // map for those would cost more than all else that coalescing does.
 type paceSet struct {
-	few  []*pace
+	few  []hashedPace
 	many map[string]*pace // instead of few, once there were more than fewPaces
+}
+
+// hashedPace saves a look at a pace of another job: that memory is cold.
+type hashedPace struct {
+	hash uint64 // of the job
+	*pace
 }
 
 const fewPaces = 16
 
+var paceSeed = maphash.MakeSeed()
+
 func (ps *paceSet) empty() bool { return len(ps.few) == 0 && len(ps.many) == 0 }
 
 func (ps *paceSet) get(job string) *pace {
+	if len(ps.few) == 0 {
+		return ps.many[job]
+	}
+	hash := maphash.String(paceSeed, job)
 	for _, p := range ps.few {
-		if p.job == job {
-			return p
+		if p.hash == hash && p.job == job {
+			return p.pace
 		}
 	}
-	return ps.many[job]
+	return nil
 }
+
+func (ps *paceSet) has(p *pace) bool {
+	return slices.ContainsFunc(ps.few, p.is) || ps.many[p.job] == p
+}
+
+func (p *pace) is(q hashedPace) bool { return q.pace == p }
 
 // add adds a pace whose job has none.
 func (ps *paceSet) add(p *pace) {
@@ -53,11 +72,11 @@ func (ps *paceSet) add(p *pace) {
 	case ps.many != nil:
 		ps.many[p.job] = p
 	case len(ps.few) < fewPaces:
-		ps.few = append(ps.few, p)
+		ps.few = append(ps.few, hashedPace{maphash.String(paceSeed, p.job), p})
 	default:
 		ps.many = map[string]*pace{p.job: p}
 		for _, q := range ps.few {
-			ps.many[q.job] = q
+			ps.many[q.job] = q.pace
 		}
 		ps.few = nil
 	}
@@ -65,7 +84,7 @@ func (ps *paceSet) add(p *pace) {
 
 // remove removes a pace that is there.
 func (ps *paceSet) remove(p *pace) {
-	if i := slices.Index(ps.few, p); i >= 0 {
+	if i := slices.IndexFunc(ps.few, p.is); i >= 0 {
 		ps.few = slices.Delete(ps.few, i, i+1)
 		return
 	}
@@ -75,7 +94,7 @@ func (ps *paceSet) remove(p *pace) {
 func (ps *paceSet) all() iter.Seq[*pace] {
 	return func(yield func(*pace) bool) {
 		for _, p := range ps.few {
-			if !yield(p) {
+			if !yield(p.pace) {
 				return
 			}
 		}
@@ -89,7 +108,7 @@ func (ps *paceSet) all() iter.Seq[*pace] {
 
 // fire handles the end of a job's interval.
 func (s *Service) fire(l *lane, p *pace, now time.Time) (action, bool) {
-	if l.jobs.get(p.job) != p || p.pending == nil {
+	if !l.jobs.has(p) || p.pending == nil {
 		return action{}, false
 	}
 	s.paces.add(p, s.later(now))
@@ -195,7 +214,8 @@ func (s *Service) startPace(l *lane, job string, now time.Time) {
 // so they end in the order in which they began, and a queue will do.
 type paces struct {
 	mu    sync.Mutex
-	queue []due         // in the order of at; those of paces that have moved since are passed over
+	queue []due         // from first on in the order of at; those of paces that have moved since are passed over
+	first int           // what is before it is over
 	wake  chan struct{} // told when the queue is no longer empty
 }
 
@@ -210,10 +230,15 @@ func newPaces() *paces { return &paces{wake: make(chan struct{}, 1)} }
 func (ps *paces) add(p *pace, at time.Time) {
 	ps.mu.Lock()
 	p.at = at
-	first := len(ps.queue) == 0
+	empty := ps.first == len(ps.queue)
+	if len(ps.queue) == cap(ps.queue) && ps.first > len(ps.queue)/2 {
+		n := copy(ps.queue, ps.queue[ps.first:])
+		clear(ps.queue[n:])
+		ps.queue, ps.first = ps.queue[:n], 0
+	}
 	ps.queue = append(ps.queue, due{p, at})
 	ps.mu.Unlock()
-	if first {
+	if empty {
 		select {
 		case ps.wake <- struct{}{}:
 		default:
@@ -232,35 +257,31 @@ func (ps *paces) remove(p *pace) {
 func (ps *paces) ripe(now time.Time, ripe []*pace) (_ []*pace, sleep time.Duration, ok bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	n := 0
-	for _, d := range ps.queue {
+	for ; ps.first < len(ps.queue); ps.first++ {
+		d := &ps.queue[ps.first]
 		if sleep = d.at.Sub(now); sleep > 0 {
-			break
+			return ripe, sleep, true
 		}
 		if d.pace.at.Equal(d.at) {
 			d.pace.at = time.Time{}
 			ripe = append(ripe, d.pace)
 		}
-		n++
+		*d = due{}
 	}
-	clear(ps.queue[:n])
-	if ps.queue = ps.queue[n:]; len(ps.queue) == 0 {
-		ps.queue = nil
-		return ripe, 0, false
-	}
-	return ripe, sleep, true
+	ps.queue, ps.first = nil, 0
+	return ripe, 0, false
 }
 
 func (ps *paces) takeAll() (all []*pace) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for _, d := range ps.queue {
+	for _, d := range ps.queue[ps.first:] {
 		if d.pace.at.Equal(d.at) {
 			d.pace.at = time.Time{}
 			all = append(all, d.pace)
 		}
 	}
-	ps.queue = nil
+	ps.queue, ps.first = nil, 0
 	return all
 }
 
@@ -299,7 +320,7 @@ func (s *Service) runPaces() {
 func (s *Service) ripen(p *pace) {
 	l := p.lane
 	l.shard.mu.Lock()
-	if l.jobs.get(p.job) != p {
+	if !l.jobs.has(p) {
 		l.shard.mu.Unlock()
 		return
 	}
@@ -331,7 +352,7 @@ func (s *Service) flushPaces() {
 	for _, p := range s.paces.takeAll() {
 		l := p.lane
 		l.shard.mu.Lock()
-		if l.jobs.get(p.job) == p {
+		if l.jobs.has(p) {
 			l.jobs.remove(p)
 			switch {
 			case p.pending == nil:

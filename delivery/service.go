@@ -12,7 +12,8 @@ import (
 )
 
 // Emitter hands one packet to all sockets of a user that this process holds.
-// It must not block and must keep the order in which it is called.
+// It must not block and must keep the order in which it is called. The packet
+// is the caller's again when Emit returns.
 type Emitter interface {
 	Emit(userID string, packet []byte, id events.ID, confirm bool) (sockets int)
 }
@@ -78,6 +79,7 @@ type Service struct {
 	receipts *receipts
 	refresh  refresher
 	keeper   *keeper
+	packets  sync.Pool     // of *[]byte: an event on its way to the Emitter
 	readers  chan struct{} // one token a replay that reads
 
 	// gate is held for reading while a call enters; closed is guarded by it.
@@ -101,6 +103,7 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 		quit:    make(chan struct{}),
 	}
 	s.lanes.init()
+	s.packets.New = func() any { return new([]byte) }
 	s.paces = newPaces()
 	s.receipts = newReceipts()
 	s.keeper = newKeeper()

@@ -9,21 +9,23 @@ package events
 // recovery offset, so with the zero id data must not itself be a string.
 func Encode(name string, data []byte, id ID) []byte {
 	var text [maxIDLen]byte
-	var suffix []byte
 	size := len(`2["",]`) + len(name) + len(data)
 	if !id.IsZero() {
-		suffix = id.AppendTo(text[:0])
-		size += len(`,""`) + len(suffix)
+		size += len(`,""`) + len(id.AppendTo(text[:0]))
 	}
-	packet := make([]byte, 0, size)
-	packet = append(packet, `2["`...)
-	packet = append(packet, name...)
-	packet = append(packet, `",`...)
-	packet = append(packet, data...)
-	if len(suffix) > 0 {
-		packet = append(packet, `,"`...)
-		packet = append(packet, suffix...)
-		packet = append(packet, '"')
+	return AppendEncoded(make([]byte, 0, size), name, data, id)
+}
+
+// AppendEncoded appends what Encode returns to dst.
+func AppendEncoded(dst []byte, name string, data []byte, id ID) []byte {
+	dst = append(dst, `2["`...)
+	dst = append(dst, name...)
+	dst = append(dst, `",`...)
+	dst = append(dst, data...)
+	if !id.IsZero() {
+		dst = append(dst, `,"`...)
+		dst = id.AppendTo(dst)
+		dst = append(dst, '"')
 	}
-	return append(packet, ']')
+	return append(dst, ']')
 }

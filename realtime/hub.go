@@ -30,11 +30,17 @@ type Hub struct {
 	deadlines *deadlines
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
-	crowds    sync.Pool // of *[]member: those in a room, while an emit is on its way
+	emissions sync.Pool // of *emission
 
 	workers sync.WaitGroup
 	base    context.Context // of all handlers; ends when Shutdown gives up on them
 	cancel  context.CancelFunc
+}
+
+// emission is what an emit needs while it is on its way.
+type emission struct {
+	members []member // of the room
+	frames  [1]*engine.Frame
 }
 
 // Message is one Socket.IO packet on its way to clients.
@@ -57,7 +63,7 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
-	h.crowds.New = func() any { return new([]member) }
+	h.emissions.New = func() any { return new(emission) }
 	h.engine = engine.NewServer(config.Engine, h.accept)
 	h.io, h.binding = newLibrary(h)
 	return h
@@ -121,20 +127,21 @@ func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
 
 // emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.
 func (h *Hub) emit(room []byte, m Message, send func(to *member, frames []*engine.Frame) bool) (sockets int) {
-	crowd := h.crowds.Get().(*[]member)
-	*crowd = h.rooms.appendMembers((*crowd)[:0], room)
-	if len(*crowd) > 0 {
-		frames := []*engine.Frame{engine.TextFrame(m.Packet)}
-		for i := range *crowd {
-			if send(&(*crowd)[i], frames) {
+	e := h.emissions.Get().(*emission)
+	e.members = h.rooms.appendMembers(e.members[:0], room)
+	if len(e.members) > 0 {
+		e.frames[0] = engine.TextFrame(m.Packet)
+		for i := range e.members {
+			if send(&e.members[i], e.frames[:]) {
 				sockets++
 			}
 		}
 		h.count.emits.Add(1)
 		h.count.deliveries.Add(uint64(sockets))
 	}
-	clear(*crowd) // sessions must not live on in the pool
-	h.crowds.Put(crowd)
+	clear(e.members) // sessions must not live on in the pool
+	e.frames[0] = nil
+	h.emissions.Put(e)
 	return sockets
 }
 
