@@ -105,7 +105,7 @@ func NewKeys(keys []Key) (*Keys, error) {
 // matches and whether or how far one does: hashes have one length, all are
 // compared, and what matched is chosen without a branch.
 func (k *Keys) Lookup(key string) (name string, ok bool) {
-	sum := sha256.Sum256([]byte(key))
+	sum := sha256.Sum256(append(make([]byte, 0, 128), key...)) // on the stack, as a conversion would not be
 	found := -1
 	for i := range k.entries {
 		match := subtle.ConstantTimeCompare(sum[:], k.entries[i].sum[:])

@@ -53,9 +53,8 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 	if err := checkMediaType(r.Header); err != nil {
 		return nil, err
 	}
-	tooLarge := &events.Error{Code: codePayloadTooLarge, Detail: "the body may have at most " + bytesText(limit)}
 	if r.ContentLength > int64(limit) {
-		return nil, tooLarge
+		return nil, tooLarge(limit)
 	}
 	var body []byte
 	var err error
@@ -63,7 +62,7 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(r.Body, body)
 	} else if body, err = io.ReadAll(io.LimitReader(r.Body, int64(limit)+1)); len(body) > limit {
-		return nil, tooLarge
+		return nil, tooLarge(limit)
 	}
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
@@ -73,6 +72,10 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 		return nil, &events.Error{Code: events.CodeInvalidJSON, Detail: "the body could not be read to its end"}
 	}
 	return body, nil
+}
+
+func tooLarge(limit int) error {
+	return &events.Error{Code: codePayloadTooLarge, Detail: "the body may have at most " + bytesText(limit)}
 }
 
 // takeTime lets a handler that has read its body go on for longer than the

@@ -36,10 +36,10 @@ func (r *rules) trim(u *user, d *delivery.Dropped, limit int) (removed int) {
 	var victims []victim
 	prefix := userKey(u.name, kindLog)
 	count, size := u.events, u.bytes
-	u.oldest = r.now // when the log turns out to be empty
+	oldest := r.now // when the log turns out to be empty
 	r.space.scan(prefix, after(prefix), func(key, value []byte) bool {
 		rec := must(decodeLog(value))
-		u.oldest = rec.at
+		oldest = rec.at
 		tooMany := count > uint64(r.limits.Events) || size > uint64(r.limits.Bytes)
 		latest := count <= 1
 		if len(victims) == limit || !tooMany && rec.at >= cutoff || tooMany && latest {
@@ -51,6 +51,7 @@ func (r *rules) trim(u *user, d *delivery.Dropped, limit int) (removed int) {
 		size -= min(size, uint64(len(value)))
 		return true
 	})
+	u.oldest = oldest
 	for _, v := range victims {
 		r.remove(u, v.id)
 		u.trimmed = v.id
@@ -139,11 +140,11 @@ func (r *rules) forgetKeys(u *user, limit int) (removed int) {
 	var victims []victim
 	prefix := userKey(u.name, kindKeyByAge)
 	count := u.keys
-	u.oldestKey = r.now
+	oldest := r.now
 	r.space.scan(prefix, after(prefix), func(key, name []byte) bool {
 		if b := r.space.get(name); b != nil {
 			k := must(decodeKey(b))
-			u.oldestKey = k.at
+			oldest = k.at
 			if len(victims) == limit || count < uint64(r.limits.Keys) && k.at >= cutoff {
 				return false
 			}
@@ -152,6 +153,7 @@ func (r *rules) forgetKeys(u *user, limit int) (removed int) {
 		count -= min(count, 1)
 		return true
 	})
+	u.oldestKey = oldest
 	for _, v := range victims {
 		r.dropKey(u, v.name, v.place)
 	}

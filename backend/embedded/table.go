@@ -169,7 +169,7 @@ func (t *table) put(key, value []byte) (old entry, had bool) {
 		return old, true
 	}
 	at := &slot{string(key), value}
-	s.tree.Set(at.key, at)
+	s.tree.Load(at.key, at) // which tries the end first: there the log grows
 	if s.isUser(key) {
 		s.user = at
 	}
