@@ -36,6 +36,7 @@ func (r *rules) trim(u *user, d *delivery.Dropped, limit int) (removed int) {
 	var victims []victim
 	prefix := userKey(u.name, kindLog)
 	count, size := u.events, u.bytes
+	// A variable of its own: what a closure holds lives on the heap, and u is in the way of every event.
 	oldest := r.now // when the log turns out to be empty
 	r.space.scan(prefix, after(prefix), func(key, value []byte) bool {
 		rec := must(decodeLog(value))
