@@ -16,15 +16,16 @@ import (
 // quiet is the cheapest Handler: what is measured is the engine.
 type quiet struct{ deep int }
 
-func (q quiet) Message(b []byte, _ bool) {
+func (q quiet) Message(b []byte, _ bool) Task {
 	if q.deep > 0 {
 		var v any
 		json.Unmarshal([]byte(`{"token":"abc","nested":{"a":[1,2,{"b":3}]}}`), &v)
 		useStack(q.deep)
 	}
+	return nil
 }
-func (quiet) Pong(uint32)   {}
-func (quiet) Closed(string) {}
+func (quiet) Pong(uint32)        {}
+func (quiet) Closed(string) Task { return nil }
 
 //go:noinline
 func useStack(n int) byte {
@@ -222,9 +223,9 @@ func BenchmarkConnect(b *testing.B) {
 
 type echo struct{ c *Conn }
 
-func (e echo) Message(b []byte, _ bool) { e.c.Send(TextFrame(b)) }
-func (echo) Pong(uint32)                {}
-func (echo) Closed(string)              {}
+func (e echo) Message(b []byte, _ bool) Task { e.c.Send(TextFrame(b)); return nil }
+func (echo) Pong(uint32)                     {}
+func (echo) Closed(string) Task              { return nil }
 
 // BenchmarkReceive is one small message in, up to the handler.
 func BenchmarkReceive(b *testing.B) {
@@ -245,6 +246,6 @@ func BenchmarkReceive(b *testing.B) {
 
 type signal chan struct{}
 
-func (s signal) Message([]byte, bool) { s <- struct{}{} }
-func (signal) Pong(uint32)            {}
-func (signal) Closed(string)          {}
+func (s signal) Message([]byte, bool) Task { s <- struct{}{}; return nil }
+func (signal) Pong(uint32)                 {}
+func (signal) Closed(string) Task          { return nil }

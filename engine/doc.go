@@ -35,13 +35,15 @@
 //     at most 10 ms early.
 //   - A closing session ends after WriteTimeout plus one second, whatever its client does; Closed is told at once.
 //   - Sessions: Config.MaxConns, closing ones included, else 503.
-//   - Message, Pong and Closed of one session never overlap, and the next packet is read when the last call has returned.
+//   - Message, Pong and Closed of one session never overlap, and the next packet is read when the last call has returned. The
+//     tasks that they return run beside them.
 //
 // # Goroutines and locks
 //
 // An idle websocket session is one parked goroutine with a 2 kB stack and about 1.3 kB of heap, descriptor included; an idle
-// polling session is the goroutine of its waiting request. Handler calls for websocket sessions are made by workers, so that
-// what a handler needs of stack is not kept once for every session. Writes go straight to the socket from the caller's
+// polling session is the goroutine of its waiting request. Until the first message has come, a websocket holds another 512
+// bytes to read it into. Handler calls for websocket sessions, and all tasks, are made by workers, so that what a handler
+// needs of stack is not kept once for every session. Writes go straight to the socket from the caller's
 // goroutine where the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all output
 // elsewhere (TLS, other systems), goes through the session's queue and a flusher that lives while there is a queue. One
 // goroutine makes all heartbeats. Shutdown waits for all of them.

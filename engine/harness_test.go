@@ -45,6 +45,7 @@ type testServer struct {
 	mu         sync.Mutex
 	onOpen     func(*Conn, *http.Request)           // runs inside accept
 	onMsg      func(c *Conn, b []byte, binary bool) // runs inside Message
+	task       func(message string)                 // what Message leaves to do; set before the first session
 	refuse     bool
 	whenClosed func(*Conn, string) // runs inside Closed; set before the first session
 }
@@ -127,7 +128,7 @@ func (r *recorder) enter() func() {
 	return r.busy.Unlock
 }
 
-func (r *recorder) Message(data []byte, binary bool) {
+func (r *recorder) Message(data []byte, binary bool) Task {
 	defer r.enter()()
 	if r.ends > 0 {
 		r.t.Error("Message after Closed")
@@ -146,7 +147,16 @@ func (r *recorder) Message(data []byte, binary bool) {
 	case r.messages <- prefix + string(data):
 	default:
 	}
+	if r.srv.task == nil {
+		return nil
+	}
+	message := string(data)
+	return taskFunc(func() { r.srv.task(message) })
 }
+
+type taskFunc func()
+
+func (f taskFunc) Run() { f() }
 
 func (r *recorder) Pong(seq uint32) {
 	defer r.enter()()
@@ -156,7 +166,7 @@ func (r *recorder) Pong(seq uint32) {
 	r.pongs <- seq
 }
 
-func (r *recorder) Closed(reason string) {
+func (r *recorder) Closed(reason string) Task {
 	defer r.enter()()
 	if r.ends++; r.ends > 1 {
 		r.t.Errorf("Closed called %d times", r.ends)
@@ -165,6 +175,7 @@ func (r *recorder) Closed(reason string) {
 		r.srv.whenClosed(r.Conn, reason)
 	}
 	r.closed <- reason
+	return nil
 }
 
 // session returns the recorder of the session opened last.

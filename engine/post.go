@@ -103,7 +103,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, body *buffer) 
 	}
 }
 
-// dispatch hands a payload's packets to the handler, on the request's own goroutine.
+// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left to workers.
 func (c *Conn) dispatch(payload []byte) *refusal {
 	if !utf8.Valid(payload) {
 		return c.malformed()
@@ -117,7 +117,9 @@ func (c *Conn) dispatch(payload []byte) *refusal {
 			c.mu.Unlock()
 			return false
 		}
-		k.do()
+		if rest := k.do(); rest != nil {
+			c.srv.workers.start(c, rest)
+		}
 		return true
 	})
 	if err != nil {

@@ -65,12 +65,19 @@ const closeGrace = time.Second
 // lock of the engine. A call that panics is logged and closes its connection.
 type Handler interface {
 	// Message is called for every message of the client; data is valid only during the call. A client that sends faster
-	// than Message returns is held back by TCP.
-	Message(data []byte, binary bool)
+	// than Message returns is held back by TCP. While it runs nothing else is read, pongs neither: what may take long
+	// belongs into the Task that it returns.
+	Message(data []byte, binary bool) Task
 	// Pong is called when the client has answered the ping with that seq: a heartbeat's or one of Conn.Ping.
 	Pong(seq uint32)
 	// Closed is called exactly once, after the last Message and Pong.
-	Closed(reason string)
+	Closed(reason string) Task
+}
+
+// Task is what a call of a Handler leaves to do; nil is nothing. It runs at once, beside the next calls and tasks of the
+// same connection, which it has to expect. Shutdown waits for it. When it panics, that is logged and closes the connection.
+type Task interface {
+	Run()
 }
 
 // Server speaks Engine.IO 4 to any number of clients.
@@ -239,7 +246,7 @@ func (s *Server) forget(c *Conn) {
 	last := len(s.conns) == 0
 	s.mu.Unlock()
 	if last {
-		s.workers.rest()
+		s.workers.leave()
 	}
 	s.wg.Done()
 }

@@ -89,6 +89,69 @@ func TestPanickingHandlerEndsItsOwnSessionOnly(t *testing.T) {
 	}
 }
 
+func TestTasksRunBesideTheNextCalls(t *testing.T) {
+	s := newTestServer(t, Config{})
+	release, ended := make(chan struct{}), make(chan string, 4)
+	s.task = func(message string) {
+		<-release
+		ended <- message
+	}
+	c, rec := s.openWebSocket(t)
+	sid, polling := s.openPoll(t)
+	c.text("4a")
+	c.text("4b")
+	s.post(t, sid, "4c\x1e4d").want(t, 200, "ok")
+	for _, want := range []string{"a", "b"} {
+		rec.wantMessage(t, want)
+	}
+	for _, want := range []string{"c", "d"} {
+		polling.wantMessage(t, want)
+	}
+	s.post(t, sid, "1").want(t, 200, "ok")
+	polling.wantClosed(t, ReasonTransportClose)
+
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(t.Context()) }()
+	rec.wantClosed(t, ReasonShuttingDown)
+	c.wantClose(1001)
+	c.Close()
+	for len(s.Server.sessions()) > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("Shutdown did not wait for the tasks: %v", err)
+	case m := <-ended:
+		t.Fatalf("task %s ended", m)
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(release)
+	if err := recv(t, done, "end of Shutdown"); err != nil {
+		t.Error(err)
+	}
+	if len(ended) != 4 {
+		t.Errorf("%d tasks ran", len(ended))
+	}
+}
+
+func TestPanickingTaskEndsItsOwnSessionOnly(t *testing.T) {
+	s := newTestServer(t, Config{})
+	s.task = func(string) { panic("task") }
+	_, other := s.openWebSocket(t)
+	c, rec := s.openWebSocket(t)
+	c.text("4hello")
+	rec.wantClosed(t, ReasonForcedClose)
+	sid, polling := s.openPoll(t)
+	s.post(t, sid, "4hello").want(t, 200, "ok")
+	polling.wantClosed(t, ReasonForcedClose)
+	if n := s.Stats().Panics; n != 2 {
+		t.Errorf("%d panics", n)
+	}
+	if !other.Open() {
+		t.Error("another session was closed")
+	}
+}
+
 func TestCloseDuringAccept(t *testing.T) {
 	onBothPaths(t, Config{}, func(t *testing.T, s *testServer) {
 		s.onOpen = func(c *Conn, _ *http.Request) {

@@ -303,9 +303,9 @@ func TestProtocolOfRefusedRequests(t *testing.T) {
 // still is a client's connection that does nothing.
 type still struct{}
 
-func (still) Message([]byte, bool) {}
-func (still) Pong(uint32)          {}
-func (still) Closed(string)        {}
+func (still) Message([]byte, bool) engine.Task { return nil }
+func (still) Pong(uint32)                      {}
+func (still) Closed(string) engine.Task        { return nil }
 
 func TestProtocolOfCalls(t *testing.T) {
 	var real []string

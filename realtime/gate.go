@@ -11,12 +11,18 @@ import (
 
 // gate is a Session as the engine sees it: the engine's reader calls it, one call at a time.
 //
-// The reader only hands over. What arrived is handled by the session's worker, a goroutine that lives while there is
-// something to handle: so the reader's stack stays small, a slow handler delays its own client only, and everything that
+// The calls only put into the inbox what arrived. It is handled by the session's worker, a task of the engine's that lives
+// while there is something to handle: so the reader goes on, a slow handler delays its own client only, and everything that
 // happens to a session (CONNECT, events, its end) happens one after the other, in order.
 type gate Session
 
-var _ engine.Handler = (*gate)(nil)
+// worker is a Session as its engine.Task.
+type worker Session
+
+var (
+	_ engine.Handler = (*gate)(nil)
+	_ engine.Task    = (*worker)(nil)
+)
 
 // arrival is one message of the client, or the end of the connection, on its way to the worker.
 type arrival struct {
@@ -35,25 +41,25 @@ type inbox struct {
 }
 
 // Message takes one message. It blocks while maxPending messages wait, which holds the client back.
-func (g *gate) Message(data []byte, binary bool) {
+func (g *gate) Message(data []byte, binary bool) engine.Task {
 	s := (*Session)(g)
 	if s.flooded {
-		return
+		return nil
 	}
 	if !s.spend(time.Now()) {
 		s.flooded = true
 		s.conn.Close(ReasonEventRate)
-		return
+		return nil
 	}
 	s.hub.count.packets.Add(1)
-	s.arrive(arrival{data: bytes.Clone(data), binary: binary})
+	return s.arrive(arrival{data: bytes.Clone(data), binary: binary})
 }
 
 // Pong confirms the receipt that the ping asked for.
 func (g *gate) Pong(seq uint32) { (*Session)(g).receiptAnswered(seq) }
 
 // Closed takes the session out of its rooms at once; what the client had sent before is still handled, and then its end.
-func (g *gate) Closed(reason string) {
+func (g *gate) Closed(reason string) engine.Task {
 	s := (*Session)(g)
 	s.hub.count.closed.add(reason)
 	s.mu.Lock()
@@ -65,7 +71,7 @@ func (g *gate) Closed(reason string) {
 		s.ready <- nil
 	}
 	s.mu.Unlock()
-	s.arrive(arrival{gone: true})
+	return s.arrive(arrival{gone: true})
 }
 
 // spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a second. All it has to
@@ -80,8 +86,8 @@ func (s *Session) spend(now time.Time) bool {
 	return true
 }
 
-// arrive puts a message into the inbox and sees to it that a worker runs.
-func (s *Session) arrive(a arrival) {
+// arrive puts a message into the inbox, and returns the worker if none runs.
+func (s *Session) arrive(a arrival) engine.Task {
 	s.mu.Lock()
 	box := &s.inbox
 	for !a.gone && len(box.queue) > 0 && (len(box.queue) >= maxPending || box.bytes+len(a.data) > maxPendingBytes) {
@@ -96,18 +102,18 @@ func (s *Session) arrive(a arrival) {
 	a.early = !s.answered
 	box.queue = append(box.queue, a)
 	box.bytes += len(a.data)
-	start := !box.working
+	runs := box.working
 	box.working = true
 	s.mu.Unlock()
-	if start {
-		s.hub.workers.Add(1) // never after Shutdown waits: the engine has told of every connection's end by then
-		go s.work()
+	if runs {
+		return nil
 	}
+	return (*worker)(s)
 }
 
-// work handles what is in the inbox, and ends when it is empty.
-func (s *Session) work() {
-	defer s.hub.workers.Done()
+// Run handles what is in the inbox, and ends when it is empty.
+func (w *worker) Run() {
+	s := (*Session)(w)
 	for {
 		s.mu.Lock()
 		box := &s.inbox

@@ -32,9 +32,8 @@ type Hub struct {
 	count     counters
 	emissions sync.Pool // of *emission
 
-	workers sync.WaitGroup
-	base    context.Context // of all handlers; ends when Shutdown gives up on them
-	cancel  context.CancelFunc
+	base   context.Context // of all handlers; ends when Shutdown gives up on them
+	cancel context.CancelFunc
 }
 
 // emission is what an emit needs while it is on its way.
@@ -164,20 +163,8 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 // Shutdown stops accepting, lets the engine close all connections so that clients reconnect by themselves, and waits until
 // every Disconnected has returned. When ctx ends first, handlers are told through their context, and ctx's error is returned.
 func (h *Hub) Shutdown(ctx context.Context) error {
-	err := h.engine.Shutdown(ctx)
-	idle := make(chan struct{})
-	go func() {
-		h.workers.Wait()
-		close(idle)
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		h.cancel()
-		if err == nil {
-			err = ctx.Err()
-		}
-	}
+	defer context.AfterFunc(ctx, h.cancel)()
+	err := h.engine.Shutdown(ctx) // the sessions' workers among them
 	h.cancel()
 	h.deadlines.close()
 	return err

@@ -78,15 +78,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // echo sends every message back.
 type echo struct{ conn *engine.Conn }
 
-func (e echo) Message(data []byte, binary bool) {
+func (e echo) Message(data []byte, binary bool) engine.Task {
 	frame := engine.TextFrame
 	if binary {
 		frame = engine.BinaryFrame
 	}
 	_ = e.conn.Send(frame(data)) // fails when the client has gone
+	return nil
 }
-func (echo) Pong(uint32)   {}
-func (echo) Closed(string) {}
+func (echo) Pong(uint32)               {}
+func (echo) Closed(string) engine.Task { return nil }
 
 // lifecycle lets everybody in and tells them what they sent.
 type lifecycle struct{}
