@@ -15,9 +15,10 @@ type readFrame struct {
 	data string
 }
 
-// readAll takes a stream apart, until its end or a violation.
-func readAll(src io.Reader, limit int) (frames []readFrame, err error) {
-	rd := reader{src: src}
+// readAll takes a stream apart, until its end or a violation. net/http has read the first bytes of it.
+func readAll(early []byte, src io.Reader, limit int) (frames []readFrame, err error) {
+	var rd reader
+	rd.reset(src, early)
 	defer rd.free()
 	for {
 		op, data, err := rd.next(limit)
@@ -31,7 +32,7 @@ func readAll(src io.Reader, limit int) (frames []readFrame, err error) {
 func FuzzWebSocketReader(f *testing.F) {
 	const limit = 1000
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		frames, err := readAll(bytes.NewReader(stream), limit)
+		frames, err := readAll(nil, bytes.NewReader(stream), limit)
 		if err == nil {
 			t.Fatal("no end")
 		}
@@ -46,12 +47,16 @@ func FuzzWebSocketReader(f *testing.F) {
 			again = append(again, clientFrame(finBit|byte(fr.op), fr.data)...)
 		}
 		// How the bytes are cut makes no difference.
-		byByte, err2 := readAll(iotest.OneByteReader(bytes.NewReader(stream)), limit)
-		if !slices.Equal(frames, byByte) || !errors.Is(err, err2) {
-			t.Fatalf("%q %v, byte by byte %q %v", frames, err, byByte, err2)
+		half := len(stream) / 2
+		for _, early := range [][]byte{nil, stream[:half], stream} {
+			rest := bytes.NewReader(stream[len(early):])
+			byByte, err2 := readAll(early, iotest.OneByteReader(rest), limit)
+			if !slices.Equal(frames, byByte) || !errors.Is(err, err2) {
+				t.Fatalf("%q %v, %d bytes early and then byte by byte %q %v", frames, err, len(early), byByte, err2)
+			}
 		}
 		// What was understood can be said again.
-		same, err := readAll(bytes.NewReader(again), limit)
+		same, err := readAll(nil, bytes.NewReader(again), limit)
 		if !slices.Equal(frames, same) || !errors.Is(err, io.EOF) {
 			t.Fatalf("%q, again %q %v", frames, same, err)
 		}

@@ -55,12 +55,23 @@ func websocketAccept(r *http.Request) (string, *refusal) {
 	if len(keys) != 1 {
 		return "", errRequest
 	}
-	if key, err := base64.StdEncoding.DecodeString(keys[0]); err != nil || len(key) != 16 {
+	var text [keyLen + len(acceptSalt)]byte
+	var key [keyLen]byte
+	if len(keys[0]) != keyLen {
 		return "", errRequest
 	}
-	sum := sha1.Sum([]byte(keys[0] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // the RFC's constant
+	if n, err := base64.StdEncoding.Decode(key[:], append(text[:0], keys[0]...)); err != nil || n != 16 {
+		return "", errRequest
+	}
+	copy(text[keyLen:], acceptSalt)
+	sum := sha1.Sum(text[:])
 	return base64.StdEncoding.EncodeToString(sum[:]), nil
 }
+
+const (
+	keyLen     = 24                                     // of 16 bytes in base64
+	acceptSalt = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11" // the RFC's constant
+)
 
 // hasToken reports whether one of a list header's comma-separated values is token, in any case.
 func hasToken(values []string, token string) bool {
@@ -81,26 +92,25 @@ func switching(h http.Header, accept string) []byte {
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
 	b.WriteString(accept)
 	b.WriteString("\r\n")
-	_ = h.WriteSubset(&b, map[string]bool{
-		"Upgrade": true, "Connection": true, "Content-Length": true, "Content-Type": true, "Transfer-Encoding": true,
-		"Sec-Websocket-Accept": true, "Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
-	})
+	_ = h.WriteSubset(&b, notSwitching)
 	b.WriteString("\r\n")
 	return b.Bytes()
 }
 
-// hijack takes the connection away from net/http, with a copy of what it had read ahead. Its buffers, the request and the
-// goroutine that served it go away when the handler returns.
-func hijack(w http.ResponseWriter) (net.Conn, []byte, error) {
+// notSwitching are headers that middleware may have set and a switching response does not have.
+var notSwitching = map[string]bool{
+	"Upgrade": true, "Connection": true, "Content-Length": true, "Content-Type": true, "Transfer-Encoding": true,
+	"Sec-Websocket-Accept": true, "Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
+}
+
+// hijack takes the connection away from net/http, with what it had read ahead, which is to be copied. Its buffers, the
+// request and the goroutine that served it go away when the handler returns.
+func hijack(w http.ResponseWriter) (nc net.Conn, early []byte, err error) {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	nc.SetDeadline(time.Time{})
-	var early []byte
-	if n := rw.Reader.Buffered(); n > 0 {
-		ahead, _ := rw.Reader.Peek(n)
-		early = bytes.Clone(ahead)
-	}
+	early, _ = rw.Reader.Peek(rw.Reader.Buffered())
 	return nc, early, nil
 }

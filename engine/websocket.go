@@ -3,7 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"io"
-	"net"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -69,37 +69,58 @@ var (
 // An idle connection waits with the small buffer only; what does not fit into it is read into pooled memory that grows as
 // bytes arrive, never as a header promises.
 type reader struct {
-	src  io.Reader
-	long *buffer // the last message or control frame, when it did not fit in buf
-	part *buffer // the fragments so far of the message being received; nil between messages
-	op   opcode  // of part
-	r, w uint8   // buf[r:w] is unread
-	buf  [46]byte
+	src     io.Reader
+	opening *opening // nil once it is over
+	long    *buffer  // the last message or control frame, when it did not fit in buf
+	part    *buffer  // the fragments so far of the message being received; nil between messages
+	op      opcode   // of part
+	r, w    uint8    // buf[r:w] is unread
+	buf     [46]byte
 }
 
-// reset prepares the reader for a connection of which early has been read already.
-func (rd *reader) reset(nc net.Conn, early []byte) {
-	*rd = reader{src: nc}
-	if len(early) > 0 {
-		rd.src = &earlyReader{nc, early}
-	}
+// reset prepares the reader for a connection of which early has been read already; it is copied.
+func (rd *reader) reset(src io.Reader, early []byte) {
+	o := openings.Get().(*opening)
+	o.unread = append(o.room[:0], early...)
+	*rd = reader{src: src, opening: o}
 }
 
-// earlyReader gives what net/http had read when it let go of a connection, then the connection.
-type earlyReader struct {
-	nc    net.Conn
-	early []byte
+// opening is what a reader reads into at first. The first message brings a token and is longer than the small buffer; this
+// takes it with one system call.
+type opening struct {
+	unread []byte
+	room   [512]byte
 }
 
-func (e *earlyReader) Read(p []byte) (int, error) {
-	if len(e.early) == 0 {
-		return e.nc.Read(p)
+var openings = sync.Pool{New: func() any { return new(opening) }}
+
+// open waits for the first bytes of a connection.
+func (rd *reader) open() error {
+	o := rd.opening
+	n, err := rd.src.Read(o.room[:])
+	if o.unread = o.room[:n]; n > 0 {
+		return nil
 	}
-	n := copy(p, e.early)
-	if e.early = e.early[n:]; len(e.early) == 0 {
-		e.early = nil
+	return err
+}
+
+// take gives what the opening still has. When that is all, the opening is over.
+func (rd *reader) take(p []byte) int {
+	o := rd.opening
+	n := copy(p, o.unread)
+	if o.unread = o.unread[n:]; len(o.unread) == 0 {
+		rd.opened()
 	}
-	return n, nil
+	return n
+}
+
+// opened ends the opening, if it is not over.
+func (rd *reader) opened() {
+	if o := rd.opening; o != nil {
+		o.unread = nil
+		openings.Put(o)
+		rd.opening = nil
+	}
 }
 
 // free gives pooled memory back.
@@ -107,6 +128,7 @@ func (rd *reader) free() {
 	rd.long.free()
 	rd.part.free()
 	rd.long, rd.part = nil, nil
+	rd.opened()
 }
 
 // next returns the next whole message (opText, opBinary) or control frame. data is valid until the next call. A message of
@@ -114,6 +136,11 @@ func (rd *reader) free() {
 func (rd *reader) next(limit int) (op opcode, data []byte, err error) {
 	rd.long.free()
 	rd.long = nil
+	if rd.opening != nil && len(rd.opening.unread) == 0 {
+		if err := rd.open(); err != nil {
+			return 0, nil, err
+		}
+	}
 	for {
 		if err := rd.need(2); err != nil {
 			return 0, nil, err
@@ -219,6 +246,10 @@ func (rd *reader) need(n int) error {
 		if rd.r == rd.w {
 			rd.r, rd.w = 0, 0
 		}
+		if rd.opening != nil {
+			rd.w += uint8(rd.take(rd.buf[rd.w:]))
+			continue
+		}
 		got, err := rd.src.Read(rd.buf[rd.w:])
 		rd.w += uint8(got)
 		if err != nil && int(rd.w-rd.r) < n {
@@ -251,6 +282,9 @@ func (rd *reader) append(dst *buffer, n int, mask [4]byte) error {
 		room := dst.room(n)
 		got := copy(room, rd.buf[rd.r:rd.w])
 		rd.r += uint8(got)
+		if got == 0 && rd.opening != nil {
+			got = rd.take(room)
+		}
 		if got == 0 {
 			var err error
 			if got, err = rd.src.Read(room); got == 0 && err != nil {
