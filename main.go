@@ -74,7 +74,9 @@ func serve(settings config.Settings, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", settings.Addr)
+	// Heartbeats find dead sockets and timeouts idle requests; probes of TCP's own would be four system calls a connection.
+	listen := net.ListenConfig{KeepAlive: -1}
+	listener, err := listen.Listen(ctx, "tcp", settings.Addr)
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
