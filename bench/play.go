@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -21,7 +22,7 @@ const runLimit = 4 * time.Minute
 
 // sample is what one run of the generator measured.
 type sample struct {
-	Round   int                `json:"round"`
+	Run     int                `json:"run"` // of this load, from 0: round after round, turn after turn
 	Load    string             `json:"load"`
 	Server  string             `json:"server"`
 	Metrics map[string]float64 `json:"metrics,omitempty"`
@@ -50,40 +51,58 @@ func newBench(o options, progress io.Writer) (*bench, error) {
 	return b, nil
 }
 
-// play runs all rounds. Within a round the servers of one load follow each
-// other directly, and every round begins with another of them, so that a
+// play runs all rounds, and in each the turns. The servers of one load follow
+// each other directly, and every run begins with another of them, so that a
 // drift of the machine hits all alike.
 func (b *bench) play(ctx context.Context, plan []planned) {
 	for round := range b.rounds {
-		for i, p := range plan {
-			for j := range p.on {
-				c := p.on[(i+j+round)%len(p.on)]
-				if ctx.Err() != nil {
-					return
+		for turn := range b.turns(plan) {
+			for i, p := range plan {
+				turns := max(p.turns, 1)
+				if turn >= turns {
+					continue
 				}
-				fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
-				s := sample{Round: round, Load: p.name, Server: c.name}
-				var err error
-				s.Metrics, err = b.once(ctx, c, p.load, round)
-				if ctx.Err() != nil {
-					fmt.Fprintln(b.progress, " interrupted")
-					return
+				run, on := round*turns+turn, p.on
+				if turn > 0 {
+					on = slices.DeleteFunc(slices.Clone(on), func(c contender) bool { return !p.further(c.name) })
 				}
-				if err != nil {
-					s.Error = err.Error()
-					fmt.Fprintf(b.progress, " failed: %v\n", err)
-				} else {
-					fmt.Fprintf(b.progress, " %s\n", summary(s.Metrics))
+				for j := range on {
+					c := on[(i+j+run)%len(on)]
+					fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
+					s := sample{Run: run, Load: p.name, Server: c.name}
+					var err error
+					s.Metrics, err = b.once(ctx, c, p.load, run)
+					if ctx.Err() != nil {
+						fmt.Fprintln(b.progress, " interrupted")
+						return
+					}
+					if err != nil {
+						s.Error = err.Error()
+						fmt.Fprintf(b.progress, " failed: %v\n", err)
+					} else {
+						fmt.Fprintf(b.progress, " %s\n", summary(s.Metrics))
+					}
+					b.samples = append(b.samples, s)
 				}
-				b.samples = append(b.samples, s)
 			}
 		}
 	}
 }
 
+// turns is how many turns a round has.
+func (b *bench) turns(plan []planned) int {
+	turns := 1
+	for _, p := range plan {
+		if !b.quick && !b.profile {
+			turns = max(turns, p.turns)
+		}
+	}
+	return turns
+}
+
 // once starts a server, loads it, and ends it.
-func (b *bench) once(ctx context.Context, c contender, l load, round int) (map[string]float64, error) {
-	name := fmt.Sprintf("%s-%s-%d", l.name, c.name, round+1)
+func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[string]float64, error) {
+	name := fmt.Sprintf("%s-%s-%d", l.name, c.name, run+1)
 	s, err := b.start(ctx, c, l, name)
 	if err != nil {
 		return nil, err

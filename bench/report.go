@@ -38,12 +38,12 @@ func (r *report) Save(path string) error {
 	return os.WriteFile(path, append(raw, '\n'), 0o644)
 }
 
-// of is one metric of one server, by round.
+// of is one metric of one server, by run.
 func (r *report) of(server, load, metric string) series {
 	out := series{}
 	for _, s := range r.Samples {
 		if v, ok := s.Metrics[metric]; ok && s.Server == server && s.Load == load {
-			out[s.Round] = v
+			out[s.Run] = v
 		}
 	}
 	return out
@@ -72,7 +72,7 @@ func (r *report) Passed() bool {
 type verdict struct {
 	word  string
 	ratio string
-	noisy bool // single rounds disagree with the verdict
+	noisy bool // single runs disagree with the verdict
 }
 
 func (v verdict) String() string {
@@ -94,8 +94,8 @@ func (r *report) judge(l line) verdict {
 	switch {
 	case l.bar == nil || !r.played("jobwire", l.load):
 		return verdict{word: unjudged}
-	case len(mine) < r.rounds("jobwire", l.load):
-		return verdict{word: failed} // a round in which jobwire failed is not a round to leave out
+	case len(mine) < r.runs("jobwire", l.load):
+		return verdict{word: failed} // a run in which jobwire failed is not one to leave out
 	case l.bar.zero:
 		return pass(mine.max() == 0, "")
 	case l.bar.atLeast > 0:
@@ -124,8 +124,8 @@ func pass(ok bool, ratio string) verdict {
 	return verdict{word: missed, ratio: ratio}
 }
 
-// rounds is how many rounds a server played a load, well or not.
-func (r *report) rounds(server, load string) int {
+// runs is how often a server played a load, well or not.
+func (r *report) runs(server, load string) int {
 	n := 0
 	for _, s := range r.Samples {
 		if s.Server == server && s.Load == load {
@@ -141,7 +141,13 @@ func (r *report) Markdown(w io.Writer) {
 	if r.Commit != "" {
 		fmt.Fprintf(w, ", commit %s", r.Commit)
 	}
-	fmt.Fprintf(w, ".\nMedian of %d round(s), in brackets lowest and highest. Ratios are taken round by round.\n\n", r.Rounds)
+	fmt.Fprintf(w, ".\nMedian of %d round(s), in brackets lowest and highest. Ratios are taken run by run.\n", r.Rounds)
+	for _, l := range loads {
+		if n := r.runs("jobwire", l.name); n > r.Rounds {
+			fmt.Fprintf(w, "Of %s it is the median of %d runs.\n", l.name, n)
+		}
+	}
+	fmt.Fprintln(w)
 	if r.Profile {
 		fmt.Fprint(w, "**Profiling was on: these figures do not count.**\n\n")
 	}
@@ -149,13 +155,13 @@ func (r *report) Markdown(w io.Writer) {
 	fmt.Fprint(w, "\nWhat lies behind it:\n\n")
 	r.table(w, details, false)
 	if worst := r.noisiest(); worst.Metrics[otherCores] > quietEnough {
-		fmt.Fprintf(w, "\n**The machine was not quiet**: other processes used up to %.1f cores (%s of %s, round %d). "+
+		fmt.Fprintf(w, "\n**The machine was not quiet**: other processes used up to %.1f cores (%s of %s, run %d). "+
 			"Figures and ratios may be off; `%s` in the samples tells where.\n",
-			worst.Metrics[otherCores], worst.Load, worst.Server, worst.Round+1, otherCores)
+			worst.Metrics[otherCores], worst.Load, worst.Server, worst.Run+1, otherCores)
 	}
 	for _, s := range r.Samples {
 		if s.Error != "" {
-			fmt.Fprintf(w, "\n%s of %s failed in round %d:\n\n    %s\n", s.Load, s.Server, s.Round+1,
+			fmt.Fprintf(w, "\n%s of %s failed in run %d:\n\n    %s\n", s.Load, s.Server, s.Run+1,
 				strings.ReplaceAll(s.Error, "\n", "\n    "))
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// series is one metric of one server over the rounds; a round that failed is
-// missing from it.
+// series is one metric of one server over its runs; one that failed is missing
+// from it.
 type series map[int]float64
 
 func (s series) values() []float64 {
@@ -31,13 +31,13 @@ func (s series) median() float64 {
 func (s series) min() float64 { return s.values()[0] }
 func (s series) max() float64 { return s.values()[len(s)-1] }
 
-// over divides round by round: rounds are close in time, so what the machine
-// does to one server it does to the other.
+// over divides run by run: those with the same number are close in time, so
+// what the machine does to one server it does to the other.
 func (s series) over(peer series) series {
 	out := series{}
-	for round, v := range s {
-		if p, ok := peer[round]; ok && p > 0 {
-			out[round] = v / p
+	for run, v := range s {
+		if p, ok := peer[run]; ok && p > 0 {
+			out[run] = v / p
 		}
 	}
 	return out

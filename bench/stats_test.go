@@ -44,7 +44,7 @@ func outcome(load, metric string, values map[string][]float64) *report {
 	var samples []sample
 	for server, list := range values {
 		for round, v := range list {
-			s := sample{Round: round, Load: load, Server: server}
+			s := sample{Run: round, Load: load, Server: server}
 			if v < 0 {
 				s.Error = "ended"
 			} else {
@@ -137,6 +137,20 @@ func TestSelection(t *testing.T) {
 	}
 	if _, err := selection(options{loads: "nothing"}); err == nil {
 		t.Error("an unknown load is accepted")
+	}
+}
+
+func TestFurtherTurnsAreForThoseThatABarCompares(t *testing.T) {
+	var got []string
+	for _, l := range loads {
+		for _, name := range serverNames() {
+			if l.turns > 1 && l.further(name) {
+				got = append(got, l.name+"/"+name)
+			}
+		}
+	}
+	if text := fmt.Sprint(got); text != "[connect/jobwire connect/centrifuge latency/jobwire latency/centrifuge]" {
+		t.Errorf("further turns are for %s", text)
 	}
 }
 
