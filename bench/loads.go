@@ -47,7 +47,7 @@ var own = []string{"jobwire"}
 var loads = []load{
 	{name: "memory", args: "-scenario memory -conns 1000 -n 10000 -settle 10s", quick: "-n 5000 -settle 3s"},
 	{name: "connect", args: "-scenario connect -n 10000 -warm 500", quick: "-n 2000", profile: "-n 15000", turns: 3},
-	{name: "post", args: "-scenario post -kind jobs -n 100000 -warm 10000", quick: "-n 40000"},
+	{name: "post", args: "-scenario post -kind jobs -n 100000 -warm 10000", quick: "-n 40000", turns: 3},
 	{name: "post-progress", args: "-scenario post -kind progress -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "post-completed", args: "-scenario post -kind completed -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "post-custom", args: "-scenario post -kind custom -n 100000 -warm 10000", quick: "-n 40000", only: own},

@@ -149,7 +149,7 @@ func TestFurtherTurnsAreForThoseThatABarCompares(t *testing.T) {
 			}
 		}
 	}
-	if text := fmt.Sprint(got); text != "[connect/jobwire connect/centrifuge latency/jobwire latency/centrifuge]" {
+	if text := fmt.Sprint(got); text != "[connect/jobwire connect/centrifuge post/jobwire post/centrifuge latency/jobwire latency/centrifuge]" {
 		t.Errorf("further turns are for %s", text)
 	}
 }
