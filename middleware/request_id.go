@@ -55,5 +55,7 @@ func newRequestID() string {
 	for i := range 4 {
 		raw[8+i] = byte(low >> (8 * i))
 	}
-	return hex.EncodeToString(raw[:])
+	var text [2 * len(raw)]byte
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
 }
