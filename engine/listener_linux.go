@@ -107,13 +107,13 @@ func (t *transfer) receive(fd uintptr) bool {
 	for {
 		at := unsafe.Pointer(&t.b[0]) //nolint:gosec // what the kernel fills is b, and only during the call
 		n, _, err := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(at), uintptr(len(t.b)), syscall.MSG_DONTWAIT, 0, 0)
-		switch err {
-		case syscall.EINTR:
-			continue
-		case syscall.EAGAIN:
-			return false
-		case 0:
+		switch {
+		case err == 0:
 			t.n = int(n)
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			return false
 		default:
 			t.err = os.NewSyscallError("recvfrom", err)
 		}
