@@ -98,7 +98,7 @@ func TestErrorsOfListenedConnections(t *testing.T) {
 				t.Fatalf("%v, want %v", err, tc.want)
 			}
 			var op *net.OpError
-			if err != io.EOF && (!errors.As(err, &op) || op.Op != "read") {
+			if !errors.Is(err, io.EOF) && (!errors.As(err, &op) || op.Op != "read") {
 				t.Errorf("%#v is no read's *net.OpError", err)
 			}
 			var timeout net.Error
