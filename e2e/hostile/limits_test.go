@@ -316,6 +316,16 @@ func TestTenantsStayApart(t *testing.T) {
 			if other := map[string]string{"north": "south", "south": "north"}[tenant]; strings.Contains(string(ack), other) {
 				t.Errorf("%s sees %s", tenant, ack)
 			}
+			// Who has gone before it was the announcer's turn is not announced as online any more.
+			arrival := fmt.Sprintf(`"user_online",{"userId":"%s-%d"}`, tenant, i+1)
+			for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+				mu.Lock()
+				known := strings.Contains(heard[tenant], arrival)
+				mu.Unlock()
+				if known {
+					break
+				}
+			}
 			guest.leave()
 		}
 	}
