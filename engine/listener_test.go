@@ -109,8 +109,18 @@ func TestErrorsOfListenedConnections(t *testing.T) {
 	}
 	t.Run("write", func(t *testing.T) {
 		accepted, client := pair(t)
-		accepted.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		n, err := accepted.Write(make([]byte, 64<<20)) // nobody reads
+		written := make(chan int, 1)
+		var err error
+		go func() {
+			var n int
+			n, err = accepted.Write(make([]byte, 64<<20))
+			written <- n
+		}()
+		if _, err := client.Read(make([]byte, 1)); err != nil { // it has begun, and nobody reads any more
+			t.Fatal(err)
+		}
+		accepted.SetWriteDeadline(time.Now())
+		n := recv(t, written, "end of a write")
 		if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == 64<<20 {
 			t.Errorf("%d, %v", n, err)
 		}
