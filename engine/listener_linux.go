@@ -21,16 +21,13 @@ type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
 	tcp, ok := nc.(*net.TCPConn)
 	if !ok {
-		return nc, nil
+		return nc, err
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(err, tcp.Close())
+		return tcp, nil //nolint:nilerr // not the listener's: an error here would end the server
 	}
 	c := &directConn{TCPConn: tcp}
 	c.in = transfer{conn: c, name: "read", wait: raw.Read, try: c.in.receive}
