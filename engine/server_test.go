@@ -68,24 +68,27 @@ func TestPanickingAcceptLeavesNothingBehind(t *testing.T) {
 }
 
 func TestPanickingHandlerEndsItsOwnSessionOnly(t *testing.T) {
-	s := newTestServer(t, Config{})
-	s.onMessage(func(_ *Conn, b []byte, _ bool) {
-		if string(b) == "panic" {
-			panic("handler")
-		}
-	})
-	c, rec := s.openWebSocket(t)
-	_, other := s.openWebSocket(t)
-	c.text("4panic")
-	rec.wantClosed(t, ReasonForcedClose)
-	sid, polling := s.openPoll(t)
-	s.post(t, sid, "4panic").want(t, 200, "ok")
-	polling.wantClosed(t, ReasonForcedClose)
-	if n := s.Stats().Panics; n != 2 {
-		t.Errorf("%d panics", n)
-	}
-	if !other.Open() {
-		t.Error("another session was closed")
+	for where, panics := range map[string]func(*testServer){
+		"message": func(s *testServer) { s.onMsg = func(*Conn, []byte, bool) { panic("handler") } },
+		"task":    func(s *testServer) { s.task = func(string) { panic("task") } },
+	} {
+		t.Run(where, func(t *testing.T) {
+			s := newTestServer(t, Config{})
+			panics(s)
+			c, rec := s.openWebSocket(t)
+			_, other := s.openWebSocket(t)
+			c.text("4panic")
+			rec.wantClosed(t, ReasonForcedClose)
+			sid, polling := s.openPoll(t)
+			s.post(t, sid, "4panic").want(t, 200, "ok")
+			polling.wantClosed(t, ReasonForcedClose)
+			if n := s.Stats().Panics; n != 2 {
+				t.Errorf("%d panics", n)
+			}
+			if !other.Open() {
+				t.Error("another session was closed")
+			}
+		})
 	}
 }
 
@@ -131,24 +134,6 @@ func TestTasksRunBesideTheNextCalls(t *testing.T) {
 	}
 	if len(ended) != 4 {
 		t.Errorf("%d tasks ran", len(ended))
-	}
-}
-
-func TestPanickingTaskEndsItsOwnSessionOnly(t *testing.T) {
-	s := newTestServer(t, Config{})
-	s.task = func(string) { panic("task") }
-	_, other := s.openWebSocket(t)
-	c, rec := s.openWebSocket(t)
-	c.text("4hello")
-	rec.wantClosed(t, ReasonForcedClose)
-	sid, polling := s.openPoll(t)
-	s.post(t, sid, "4hello").want(t, 200, "ok")
-	polling.wantClosed(t, ReasonForcedClose)
-	if n := s.Stats().Panics; n != 2 {
-		t.Errorf("%d panics", n)
-	}
-	if !other.Open() {
-		t.Error("another session was closed")
 	}
 }
 
