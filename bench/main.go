@@ -91,6 +91,18 @@ type planned struct {
 	on []contender
 }
 
+// playing are the servers that get the load in that turn of a round, see
+// load.further.
+func (p planned) playing(turn int) []contender {
+	switch {
+	case turn == 0:
+		return p.on
+	case turn >= p.turns:
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(p.on), func(c contender) bool { return !p.further(c.name) })
+}
+
 // selection is what the flags ask for, in the order of the tables.
 func selection(o options) ([]planned, error) {
 	wantLoads, err := pick(o.loads, loadNames())

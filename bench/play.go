@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -58,35 +57,36 @@ func (b *bench) play(ctx context.Context, plan []planned) {
 	for round := range b.rounds {
 		for turn := range b.turns(plan) {
 			for i, p := range plan {
-				turns := max(p.turns, 1)
-				if turn >= turns {
-					continue
-				}
-				run, on := round*turns+turn, p.on
-				if turn > 0 {
-					on = slices.DeleteFunc(slices.Clone(on), func(c contender) bool { return !p.further(c.name) })
-				}
+				on, run := p.playing(turn), round*max(p.turns, 1)+turn
 				for j := range on {
-					c := on[(i+j+run)%len(on)]
-					fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
-					s := sample{Run: run, Load: p.name, Server: c.name}
-					var err error
-					s.Metrics, err = b.once(ctx, c, p.load, run)
 					if ctx.Err() != nil {
-						fmt.Fprintln(b.progress, " interrupted")
 						return
 					}
-					if err != nil {
-						s.Error = err.Error()
-						fmt.Fprintf(b.progress, " failed: %v\n", err)
-					} else {
-						fmt.Fprintf(b.progress, " %s\n", summary(s.Metrics))
-					}
-					b.samples = append(b.samples, s)
+					c := on[(i+j+run)%len(on)]
+					fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
+					b.sample(ctx, c, p.load, run)
 				}
 			}
 		}
 	}
+}
+
+// sample runs a load once and keeps what it measured, or how it failed.
+func (b *bench) sample(ctx context.Context, c contender, l load, run int) {
+	s := sample{Run: run, Load: l.name, Server: c.name}
+	var err error
+	s.Metrics, err = b.once(ctx, c, l, run)
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(b.progress, " interrupted")
+		return
+	case err != nil:
+		s.Error = err.Error()
+		fmt.Fprintf(b.progress, " failed: %v\n", err)
+	default:
+		fmt.Fprintf(b.progress, " %s\n", summary(s.Metrics))
+	}
+	b.samples = append(b.samples, s)
 }
 
 // turns is how many turns a round has.
