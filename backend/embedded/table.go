@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/tidwall/btree"
@@ -18,7 +19,7 @@ import (
 type table struct {
 	shelves map[string]*shelf
 	order   btree.Map[string, *shelf] // the same by their names
-	last    *shelf                    // of the last change: the next one is mostly the same user's
+	last    atomic.Pointer[shelf]     // of the last look: the next one is mostly for the same user
 	entries int
 	bytes   int // of keys and values
 }
@@ -53,6 +54,13 @@ func (s *shelf) find(key []byte) *slot {
 // isUser reports whether a key of this shelf is that of the user's record.
 func (s *shelf) isUser(key []byte) bool {
 	return s.name != "" && len(key) == len(s.name)+3 && key[len(key)-1] == kindUser
+}
+
+// holds reports whether a key belongs on this shelf; never for the shelf
+// without a name. It is owner(key) == s.name without a search.
+func (s *shelf) holds(key []byte) bool {
+	end := 1 + len(s.name)
+	return end > 1 && len(key) > end && key[end] == 0 && key[0] == spaceUser && string(key[1:end]) == s.name
 }
 
 func (s *slot) entry() entry { return entry{bytesOf(s.key), s.value} }
@@ -135,11 +143,14 @@ func (c *cursor) pass(key []byte) {
 
 // shelf returns the shelf of a key, nil when there is none.
 func (t *table) shelf(key []byte) *shelf {
-	name := owner(key)
-	if t.last != nil && t.last.name == string(name) {
-		return t.last
+	if last := t.last.Load(); last != nil && last.holds(key) {
+		return last
 	}
-	return t.shelves[string(name)]
+	s := t.shelves[string(owner(key))]
+	if s != nil {
+		t.last.Store(s)
+	}
+	return s
 }
 
 // get returns the value of a key, and whether the table has it.
@@ -161,7 +172,6 @@ func (t *table) put(key, value []byte) (old entry, had bool) {
 		t.shelves[s.name] = s
 		t.order.Set(s.name, s)
 	}
-	t.last = s
 	if at := s.find(key); at != nil {
 		old = at.entry()
 		at.value = value
@@ -190,14 +200,13 @@ func (t *table) drop(key []byte) (old []byte) {
 	}
 	t.entries--
 	t.bytes -= len(at.key) + len(at.value)
-	t.last = s
 	if at == s.user {
 		s.user = nil
 	}
 	if s.tree.Len() == 0 {
 		delete(t.shelves, s.name)
 		t.order.Delete(s.name)
-		t.last = nil
+		t.last.Store(nil)
 	}
 	return at.value
 }
