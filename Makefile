@@ -49,7 +49,7 @@ check: ## gofmt and go vet
 .PHONY: test-go
 test-go: setup
 	$(GO) test -race -timeout 10m -json ./... | node e2e/tally.mjs
-	@# Under the race detector the engine sends in another way: see engine/send_linux.go.
+	@# Under the race detector the engine sends in another way: see engine/syscalls_linux.go.
 	$(GO) test -timeout 5m -json ./engine ./realtime | node e2e/tally.mjs
 
 .PHONY: test-bench

@@ -137,6 +137,51 @@ func TestErrorsOfListenedConnections(t *testing.T) {
 	})
 }
 
+// net/http ends a read with a deadline in the past and goes on with another one.
+func TestDeadlinesOfListenedConnections(t *testing.T) {
+	accepted, client := pair(t)
+	room := make([]byte, 1)
+	read := func(want error) {
+		t.Helper()
+		if _, err := accepted.Read(room); !errors.Is(err, want) {
+			t.Fatalf("%v, want %v", err, want)
+		}
+	}
+	write := func() {
+		t.Helper()
+		if _, err := client.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+	}
+
+	accepted.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	read(os.ErrDeadlineExceeded) // now the runtime itself has one that has passed
+	accepted.SetReadDeadline(time.Time{})
+	time.AfterFunc(5*time.Millisecond, write)
+	read(nil)
+
+	accepted.SetReadDeadline(time.Now().Add(patience))
+	time.AfterFunc(5*time.Millisecond, write)
+	read(nil)
+	accepted.SetReadDeadline(time.Now().Add(5 * time.Millisecond)) // before the one that was waited for
+	read(os.ErrDeadlineExceeded)
+
+	accepted.SetReadDeadline(time.Unix(1, 0))
+	write()
+	read(os.ErrDeadlineExceeded) // also when there is something to read
+	accepted.SetReadDeadline(time.Time{})
+	read(nil)
+
+	time.AfterFunc(5*time.Millisecond, func() { accepted.SetReadDeadline(time.Unix(1, 0)) })
+	read(os.ErrDeadlineExceeded)
+	accepted.SetDeadline(time.Time{})
+	if _, err := accepted.Write(room); err != nil {
+		t.Error(err)
+	}
+	write()
+	read(nil)
+}
+
 func TestListenedConnectionsTakeNoMemoryForACall(t *testing.T) {
 	accepted, client := pair(t)
 	message, room := []byte("hello"), make([]byte, 5)
