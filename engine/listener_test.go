@@ -180,6 +180,12 @@ func TestDeadlinesOfListenedConnections(t *testing.T) {
 	}
 	write()
 	read(nil)
+
+	accepted.SetDeadline(time.Now().Add(time.Millisecond))
+	time.Sleep(2 * time.Millisecond)
+	if _, err := accepted.Write(room); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v, although the deadline has passed", err) // net/http would answer who was given up
+	}
 }
 
 func TestListenedConnectionsTakeNoMemoryForACall(t *testing.T) {

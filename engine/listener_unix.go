@@ -88,7 +88,6 @@ type transfer struct {
 	limit   sync.Mutex // guards what follows
 	at      time.Time
 	noted   bool // at is not armed
-	past    bool // at is the past, with which net/http ends a read: calls need not begin
 	waiting bool // a call waits, or is about to: at is armed
 }
 
@@ -96,22 +95,18 @@ func (t *transfer) setDeadline(at time.Time) error {
 	t.limit.Lock()
 	defer t.limit.Unlock()
 	t.at, t.noted = at, true
-	t.past = !at.IsZero() && at.Before(begun)
 	if t.waiting {
 		return t.armLocked()
 	}
 	return nil
 }
 
-// begun is when the process began: a deadline before it has passed, whatever the time is now.
-var begun = time.Now()
-
 func (t *transfer) armLocked() error {
 	t.noted = false
 	return t.arm(t.at)
 }
 
-// do makes a call. One that need not wait succeeds also after a deadline, unless that is the past.
+// do makes a call, unless its deadline has passed.
 func (t *transfer) do(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +132,7 @@ func (t *transfer) do(b []byte) (int, error) {
 func (t *transfer) overdue() bool {
 	t.limit.Lock()
 	defer t.limit.Unlock()
-	return t.past
+	return !t.at.IsZero() && time.Until(t.at) <= 0
 }
 
 // block arms the deadline of a call that has to wait.
