@@ -46,14 +46,14 @@ var own = []string{"jobwire"}
 // for jobwire alone and are compared with the peers' plain one.
 var loads = []load{
 	{name: "memory", args: "-scenario memory -conns 1000 -n 10000 -settle 10s", quick: "-n 5000 -settle 3s"},
-	{name: "connect", args: "-scenario connect -n 10000 -warm 500", quick: "-n 2000", profile: "-n 15000", turns: 3},
-	{name: "post", args: "-scenario post -kind jobs -n 100000 -warm 10000", quick: "-n 40000", turns: 3},
+	{name: "connect", args: "-scenario connect -n 10000 -warm 500", quick: "-n 2000", profile: "-n 15000", turns: 5},
+	{name: "post", args: "-scenario post -kind jobs -n 100000 -warm 10000", quick: "-n 40000", turns: 5},
 	{name: "post-progress", args: "-scenario post -kind progress -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "post-completed", args: "-scenario post -kind completed -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "post-custom", args: "-scenario post -kind custom -n 100000 -warm 10000", quick: "-n 40000", only: own},
 	{name: "fanout", args: "-scenario fanout -kind progress -conns 1000 -n 300 -warm 30", quick: "-n 150"},
 	{name: "fanout-completed", args: "-scenario fanout -kind completed -conns 1000 -n 300 -warm 30", quick: "-n 150", only: own},
-	{name: "latency", args: "-scenario latency -kind progress -workers 64 -rate 2000 -n 20000 -warm 4000", quick: "-n 8000 -warm 2000", turns: 3},
+	{name: "latency", args: "-scenario latency -kind progress -workers 64 -rate 2000 -n 20000 -warm 4000", quick: "-n 8000 -warm 2000", turns: 5},
 	{name: "latency-completed", args: "-scenario latency -kind completed -workers 64 -rate 2000 -n 20000 -warm 4000", quick: "-n 8000 -warm 2000", only: own},
 	{name: "burst", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 20"},
 	{name: "burst-batch", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 4 -batch 100", only: own},
