@@ -66,7 +66,12 @@ export class Wire extends Agent {
 
   /** Neither a Socket.IO goodbye nor a websocket close: the connections are gone. */
   cut() {
-    for (const socket of this.#open) socket.resetAndDestroy();
+    for (const socket of this.#open) {
+      // While its FIN waits to be sent, a socket cannot be reset (EINVAL from
+      // libuv), and Node 20 would never close it and hang in its own exit.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
   }
 }
 
