@@ -34,7 +34,7 @@ func main() {
 // run is the program: 0 when it did what was asked, 1 when it could not, 2
 // when it was asked wrongly.
 func run(args, env []string, stdout, stderr io.Writer) int {
-	cmd, err := config.Load(args, env, os.ReadFile)
+	cmd, err := config.Load(args, env, readFile)
 	var help *config.HelpRequest
 	switch {
 	case errors.As(err, &help):
@@ -64,6 +64,14 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// readFile is os.ReadFile, with "-" for the standard input.
+func readFile(name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(name)
 }
 
 func serve(settings config.Settings, stdout, stderr io.Writer) error {

@@ -36,7 +36,8 @@ type HelpRequest struct{ Text string }
 func (h *HelpRequest) Error() string { return h.Text }
 
 // Load reads args (without the program's name), environ (as os.Environ gives
-// it) and the file that they may name, through readFile.
+// it) and, through readFile, the file that they may name. The file "-" is the
+// standard input: of --config, and of emit's --data.
 //
 // It fails with a *HelpRequest, or with every *Problem there is, joined. In
 // the environment an empty value counts as none, and a JOBWIRE_ variable that
@@ -83,6 +84,13 @@ func Load(args, environ []string, readFile func(string) ([]byte, error)) (*Comma
 		if err := o.resolve(); err != nil && cmd.reads(o) {
 			problems = append(problems, err)
 		}
+	}
+	if name == Emit && cmd.Emit.Data == "-" {
+		data, err := readFile("-")
+		if err != nil {
+			problems = append(problems, index(cmd.own)["data"].problem("cannot be read from the standard input: %v", err))
+		}
+		cmd.Emit.Data = string(data)
 	}
 	if cmd.Settings.Dev && (name == Serve || name == ConfigCheck) {
 		cmd.applyDev()

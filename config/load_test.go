@@ -159,6 +159,28 @@ func TestCommandsNeedOnlyWhatTheyRead(t *testing.T) {
 	}
 }
 
+func TestEmitReadsItsDataFromTheStandardInput(t *testing.T) {
+	const data = "{\"jobId\": \"j\"}\n"
+	cmd, err := Load(words("emit --user u --event job_failed --data -"), secrets[1:], files{"-": data}.read)
+	if err != nil || cmd.Emit.Data != data {
+		t.Errorf("data %q, error %v", cmd.Emit.Data, err)
+	}
+	for _, tc := range []struct {
+		stdin files
+		want  string
+	}{
+		{files{}, "data cannot be read from the standard input"},
+		{files{"-": ""}, "data is not valid JSON"},
+	} {
+		if _, err := Load(words("emit --user u --event e --data -"), secrets[1:], tc.stdin.read); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("error %v, want %q", err, tc.want)
+		}
+	}
+	if _, err := Load(words("token --user u --config -"), nil, files{"-": "jwt-secret: " + testSecret}.read); err != nil {
+		t.Error("settings from the standard input:", err)
+	}
+}
+
 func TestVerifierReadsTheTenantOnlyWhereItDecides(t *testing.T) {
 	for audience, want := range map[string]string{"everyone": "", "none": "", "tenant": "org"} {
 		s := load(t, "--presence-tenant-claim org --presence-audience "+audience, secrets, "").Settings

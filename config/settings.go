@@ -13,7 +13,7 @@ import (
 // --help; holds until the next), value (what --help calls the value), help,
 // default, and min, max or enum for what is allowed.
 type Settings struct {
-	ConfigFile string `key:"config" group:"General" value:"FILE" help:"YAML file with further settings"`
+	ConfigFile string `key:"config" group:"General" value:"FILE" help:"YAML file with further settings, - for the standard input"`
 	Dev        bool   `key:"dev" help:"for trying out: 127.0.0.1 only, own secrets, data in memory, demo on" default:"false"`
 	Demo       bool   `key:"demo" help:"serve the demo page at /demo/, and tokens for whoever asks there" default:"false"`
 
@@ -97,7 +97,7 @@ type TokenOptions struct {
 type EmitOptions struct {
 	User           string `key:"user" group:"Emit" value:"ID" help:"user to send to; required" env:"-"`
 	Event          string `key:"event" value:"NAME" help:"name of the event; required" env:"-"`
-	Data           string `key:"data" value:"JSON" help:"data of the event; required" env:"-"`
+	Data           string `key:"data" value:"JSON" help:"data of the event, - for the standard input; required" env:"-"`
 	IdempotencyKey string `key:"idempotency-key" value:"KEY" help:"makes a repeat of this call harmless" env:"-"`
 	URL            string `key:"url" value:"URL" help:"server to send to; default: this machine, at the port of --addr"`
 	APIKey         Secret `key:"api-key" value:"KEY" help:"key to send with; default: the first of --api-keys"`
