@@ -153,7 +153,7 @@ func TestCommandsNeedOnlyWhatTheyRead(t *testing.T) {
 	if emit.Emit.URL != "http://127.0.0.1:4000" || emit.Emit.APIKey != testKey {
 		t.Errorf("%+v with key %q", emit.Emit, string(emit.Emit.APIKey))
 	}
-	emit = load(t, "emit --user u --event e --data {}", []string{"JOBWIRE_API_KEY=k", "JOBWIRE_URL=https://jobs.example"}, "")
+	emit = load(t, "emit --user u --event e --data {}", []string{"JOBWIRE_API_KEY=k", "JOBWIRE_URL=https://jobs.example/"}, "")
 	if emit.Emit.URL != "https://jobs.example" || emit.Emit.APIKey != "k" {
 		t.Errorf("%+v with key %q", emit.Emit, string(emit.Emit.APIKey))
 	}

@@ -190,6 +190,7 @@ func (cmd *Command) checkEmit(report reporter) {
 	if e.URL == "" {
 		e.URL = localURL(cmd.Settings.Addr)
 	}
+	e.URL = strings.TrimRight(e.URL, "/")
 	if u, err := url.Parse(e.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		report("url", "is not a URL like http://127.0.0.1:3000")
 	}
