@@ -135,6 +135,17 @@ describe("the demo page", () => {
     await online(watcher, "hal");
   });
 
+  test("a reload in mid-job does not end the page's own worker", async () => {
+    const page = await connected("hugo", { pace: 200 }); // five seconds for the job, so that the reload finds it running
+    await page.getByRole("button", { name: "Start a job" }).click();
+    const jobId = await firstJob(page);
+    await card(page, jobId).getByText(/^[1-9]\d?%$/).waitFor();
+    await page.reload();
+    await card(page, jobId).filter({ hasText: "Running" }).waitFor();
+    await card(page, jobId).filter({ hasText: "Completed" }).waitFor();
+    assert.equal(await page.locator("#jobs > li").count(), 1);
+  });
+
   test("goes offline, has the job finished, comes back to its result", async () => {
     const page = await connected("ian");
     await page.getByRole("button", { name: "Go offline, finish the job, come back" }).click();
@@ -199,7 +210,7 @@ describe("the demo page", () => {
       const start = await open("", { ...PHONE, colorScheme });
       await start.getByLabel("Your name").waitFor();
       await keep(start, `phone-sign-in-${colorScheme}`);
-      const page = await connected(`nia-${colorScheme}`, { device: { ...PHONE, colorScheme } });
+      const page = await connected(`nia-${colorScheme}`.padEnd(128, "-long"), { device: { ...PHONE, colorScheme } });
       await page.getByRole("button", { name: "Start a job" }).tap();
       await page.getByRole("button", { name: "A failing job" }).tap();
       await page.locator('#jobs [data-state="completed"]').waitFor();

@@ -6,6 +6,7 @@ import { burst, Run } from "./run.js";
 const SHOWN_ANSWERS = 4;
 const SHOWN_ORPHANS = 4;
 const KEPT_FINISHED = 4000; // ms that a finished job stays in hand, to be seen
+const STORED = "jobwire.demo.running"; // in sessionStorage: the jobs whose worker ends with the page, and whether they fail
 
 export class Panel {
   #api;
@@ -13,6 +14,7 @@ export class Panel {
   #runs = new Map(); // jobId → Run
   #rows = new Map(); // jobId → row
   #unfinished;
+  #cutOff = stored(); // what the page before a reload was working on: jobId → failing
   #self;
   #update = perFrame(() => this.#draw());
 
@@ -47,14 +49,21 @@ export class Panel {
     return [...this.#runs.values()].find((run) => !run.finished && run.userId === this.#self);
   }
 
-  /** The board has changed: jobs may have appeared that nobody here works on. */
+  /** The board has changed: jobs may have appeared that nobody here works on. Goes on with those that a reload cut off. */
   refresh() {
+    for (const job of this.#unfinished()) {
+      if (!this.#cutOff.has(job.jobId)) continue;
+      const failing = this.#cutOff.get(job.jobId);
+      this.#cutOff.delete(job.jobId);
+      this.#adopt(job, failing).start();
+    }
     this.#update();
   }
 
   stop() {
     for (const run of this.#runs.values()) run.pause();
     this.#runs.clear();
+    sessionStorage.removeItem(STORED);
     this.#update();
   }
 
@@ -75,6 +84,8 @@ export class Panel {
   }
 
   #changed(run) {
+    const running = [...this.#runs.values()].filter((other) => other.state === "running" && other.userId === this.#self);
+    sessionStorage.setItem(STORED, JSON.stringify([...this.#cutOff, ...running.map((other) => [other.jobId, other.failing])]));
     if (run.finished) {
       setTimeout(() => {
         if (run.finished) this.#runs.delete(run.jobId);
@@ -95,8 +106,8 @@ export class Panel {
     }
   }
 
-  #adopt(job) {
-    const run = new Run(this.#api, { userId: this.#self, pace: this.#pace, job, onChange: (changed) => this.#changed(changed) });
+  #adopt(job, failing = false) {
+    const run = new Run(this.#api, { userId: this.#self, pace: this.#pace, failing, job, onChange: (changed) => this.#changed(changed) });
     this.#runs.set(run.jobId, run);
     return run;
   }
@@ -146,6 +157,14 @@ export class Panel {
         }
       },
     };
+  }
+}
+
+function stored() {
+  try {
+    return new Map(JSON.parse(sessionStorage.getItem(STORED)));
+  } catch {
+    return new Map();
   }
 }
 

@@ -11,6 +11,7 @@ let next = 0;
 
 const shortId = () => crypto.getRandomValues(new Uint32Array(1))[0].toString(36).slice(-5).padStart(5, "0");
 const STEP = 4; // percent
+const FAILS_AT = 60; // percent
 const STALE_AFTER = 15; // seconds without a post until the server may call the job stalled
 
 /** One job: what is posted waits for the answer before, so order is the worker's order. */
@@ -18,13 +19,13 @@ export class Run {
   userId;
   jobId;
   title;
+  failing;
   progress = 0;
   state = "paused"; // paused, running, completed, failed
   problem = "";
   #api;
   #kind;
   #pace;
-  #failAt;
   #timer = 0;
   #last = Promise.resolve();
   #onChange;
@@ -33,12 +34,12 @@ export class Run {
     this.#api = api;
     this.#pace = pace;
     this.#onChange = onChange;
-    this.#kind = KINDS[next++ % KINDS.length];
+    this.#kind = KINDS.find((kind) => kind.title === job?.title) ?? KINDS[next++ % KINDS.length];
     this.userId = userId;
     this.jobId = job?.jobId ?? `job-${shortId()}`;
     this.title = job?.title || (job ? job.jobId : this.#kind.title);
+    this.failing = failing;
     this.progress = job?.progress ?? 0;
-    this.#failAt = failing ? 60 : Infinity;
   }
 
   get finished() {
@@ -84,7 +85,7 @@ export class Run {
   }
 
   async #step() {
-    if (this.progress >= this.#failAt) {
+    if (this.failing && this.progress >= FAILS_AT) {
       await this.fail();
       return;
     }
