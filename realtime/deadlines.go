@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"container/heap"
+	"math"
 	"sync"
 	"time"
 )
@@ -38,10 +39,10 @@ func (d *deadlines) set(s *Session, at time.Time) {
 		heap.Remove(&d.heap, e.place-1)
 	case at.IsZero():
 	case e.place > 0:
-		e.at = at.UnixNano()
+		e.at = unixNano(at)
 		heap.Fix(&d.heap, e.place-1)
 	default:
-		e.at = at.UnixNano()
+		e.at = unixNano(at)
 		heap.Push(&d.heap, s)
 	}
 	earliest := e.place == 1
@@ -52,6 +53,16 @@ func (d *deadlines) set(s *Session, at time.Time) {
 		default:
 		}
 	}
+}
+
+// latest is the last moment that Unix nanoseconds can tell, in the year 2262. Tokens may live longer.
+var latest = time.Unix(0, math.MaxInt64)
+
+func unixNano(at time.Time) int64 {
+	if at.After(latest) {
+		return math.MaxInt64
+	}
+	return at.UnixNano()
 }
 
 // close ends the goroutine and waits for it.

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -140,6 +141,34 @@ func TestDeadlinesPassInOrder(t *testing.T) {
 		}
 		d.mu.Unlock()
 	})
+}
+
+// Tokens may outlive what Unix nanoseconds can tell.
+func TestDeadlinesBeyondUnixNanoseconds(t *testing.T) {
+	for _, year := range []int{2261, 2262, 2286, 2300, 2555, 9999} {
+		t.Run(strconv.Itoa(year), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDeadlines()
+				defer d.close()
+				h := &Hub{deadlines: d}
+				far, soon := &Session{hub: h, state: stateLive}, &Session{hub: h, state: stateLive}
+				far.identity.ExpiresAt = time.Date(year, time.December, 31, 23, 59, 59, 0, time.UTC)
+				soon.identity.ExpiresAt = time.Now().Add(24 * time.Hour)
+				d.set(far, far.identity.ExpiresAt)
+				d.set(soon, time.Now().Add(time.Second))
+				time.Sleep(2 * time.Second)
+				synctest.Wait() // would not end if far were due again and again
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				if soon.deadline.at != soon.identity.ExpiresAt.UnixNano() {
+					t.Error("the near deadline did not pass")
+				}
+				if want := time.Date(2261, time.January, 1, 0, 0, 0, 0, time.UTC).UnixNano(); far.deadline.at < want {
+					t.Errorf("the far deadline is at %s", time.Unix(0, far.deadline.at))
+				}
+			})
+		})
+	}
 }
 
 func TestAnEarlierDeadlineWakesTheGoroutine(t *testing.T) {
