@@ -233,7 +233,7 @@ func (m *model) publish(ev events.Event) {
 		m.durable[ev.UserID][res.ID] = string(ev.Data)
 		j.finished = events.IsTerminal(ev.Name)
 	}
-	if ev.Attempt != 0 {
+	if ev.Attempt > j.attempt || ev.Attempt != 0 && events.IsTerminal(ev.Name) {
 		j.attempt = ev.Attempt
 	}
 	if ev.JobID != "" && res.ID.Compare(j.id) <= 0 {

@@ -137,6 +137,7 @@ type Decision struct {
 	Data      json.RawMessage // of KindStall: what was stored
 	Confirmed events.ID       // the user's cursor
 	Dropped   Dropped         // what had to make room
+	Trimmed   events.ID       // the highest id of the user that ever had to make room
 }
 
 // Dropped counts what retention removed.
@@ -217,7 +218,7 @@ func (s JobState) Finished() bool { return s == JobCompleted || s == JobFailed }
 type Job struct {
 	JobID       string          `json:"jobId"`
 	State       JobState        `json:"state"`
-	Attempt     uint32          `json:"attempt"`            // of the last event that had one; 0 when none had
+	Attempt     uint32          `json:"attempt"`            // the one it is in, or ended in; 0 when no event had one
 	Progress    json.RawMessage `json:"progress,omitempty"` // data of the latest job_progress, when it is retained
 	LastEventID string          `json:"lastEventId"`
 	UpdatedAt   time.Time       `json:"updatedAt"`

@@ -116,6 +116,14 @@ var jobRules = []behaviour{
 		b.post("ann", events.JobCompleted, "1")
 		b.post("bob", events.JobProgress, "1")
 	}},
+	{name: "late progress of an earlier attempt does not take its job back", test: func(b *bench) {
+		b.post("ann", events.JobProgress, "1", attempt(2))
+		b.post("ann", events.JobProgress, "1", attempt(1))
+		same(b, "attempt", b.jobs("ann")[0].Attempt, 2)
+		b.post("ann", events.JobCompleted, "1")
+		late := b.publish(entry("ann", events.JobProgress, "1", attempt(2)))[0]
+		same(b, "verdict", late.Verdict, delivery.VerdictIgnored)
+	}},
 	{name: "a higher attempt begins a finished job anew", test: func(b *bench) {
 		for _, c := range []struct {
 			progress, end, next uint32

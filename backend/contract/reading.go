@@ -209,6 +209,28 @@ var retentionRules = []behaviour{
 			b.Fatalf("deadlines of removed jobs: %v, %v, %v", due, next, err)
 		}
 	}},
+	{name: "an offset from before a user was forgotten stays unknown", limits: delivery.Limits{Retention: time.Minute, KeyWindow: time.Minute}, test: func(b *bench) {
+		seen := b.note("ann")
+		b.note("ann") // nobody ever sees it
+		b.advance(time.Hour)
+		b.sweep()
+		same(b, "nothing left", b.sees("ann", seen).Recovered, false)
+		id := b.note("ann")
+		same(b, "a new event", b.sees("ann", seen, id).Recovered, false)
+		b.restarted()
+		same(b, "after a restart", b.sees("ann", seen, id).Recovered, false)
+		same(b, "the new event's own id", b.sees("ann", id, id).Recovered, true) // unconfirmed, so it is repeated
+	}},
+	{name: "an offset of another store is unknown", test: func(b *bench) {
+		old := events.ID{Ms: uint64(start.Add(-time.Hour).UnixMilli())}
+		id := b.note("ann")
+		same(b, "recovered", b.sees("ann", old, id).Recovered, false)
+	}},
+	{name: "what had to make room is told with its highest id", limits: delivery.Limits{Events: 2}, test: func(b *bench) {
+		one, two := b.note("ann"), b.note("ann")
+		same(b, "trimmed", b.publish(entry("ann", "note", ""))[0].Trimmed, one)
+		same(b, "trimmed", b.publish(entry("ann", "note", ""))[0].Trimmed, two)
+	}},
 	{name: "a post removes what is too old of its user", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
 		b.note("ann")
 		b.advance(2 * time.Minute)

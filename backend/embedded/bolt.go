@@ -160,6 +160,9 @@ func (s *Bolt) open() (err error) {
 			s.floor = max(s.floor, must(decodeMs(b)))
 		}
 	}
+	if s.floor == 0 { // a new file: what clients remember of another one is below it
+		s.floor = millis(s.opts.Now())
+	}
 	s.ceiling = s.floor
 	s.highest = max(s.highest, s.floor)
 	s.db = db

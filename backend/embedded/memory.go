@@ -28,7 +28,8 @@ func NewMemory(limits delivery.Limits, now func() time.Time) *Memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Memory{limits: limits.WithDefaults(), now: now, view: view{top: newTable()}}
+	// What clients remember of an earlier process is below the floor.
+	return &Memory{limits: limits.WithDefaults(), now: now, view: view{top: newTable()}, floor: millis(now())}
 }
 
 func (m *Memory) rules() *rules {

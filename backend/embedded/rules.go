@@ -32,8 +32,10 @@ type job struct {
 	jobRecord
 }
 
+// load returns a user's record. Of a user who is not known, what may have been
+// removed is all below the floor.
 func (r *rules) load(name string) user {
-	u := user{name: name}
+	u := user{name: name, userRecord: userRecord{trimmed: events.ID{Ms: r.floor}}}
 	if b := r.space.get(r.key.user(name)); b != nil {
 		u.userRecord = must(decodeUser(b))
 	}
@@ -69,6 +71,7 @@ func (r *rules) decide(e *delivery.Entry) delivery.Decision {
 	}
 	if changed {
 		r.trim(&u, &d.Dropped, trimStep)
+		d.Trimmed = u.trimmed
 		r.save(&u)
 	}
 	return d
@@ -151,7 +154,8 @@ func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
 	if j.finished() {
 		r.durable = true // progress that begins a job anew must not be forgotten by a crash
 	}
-	if ev.Attempt != 0 && ev.Attempt != j.attempt {
+	// Late progress of an earlier attempt does not take the job back there; an end does say which attempt it ends.
+	if ev.Attempt > j.attempt || ev.Attempt != 0 && ev.Attempt != j.attempt && events.IsTerminal(ev.Name) {
 		r.durable = true // an end that names no attempt is the end of this one, also after a crash
 		j.attempt = ev.Attempt
 	}
