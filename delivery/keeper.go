@@ -10,7 +10,8 @@ import (
 )
 
 // keeper is the clock of what happens without a call: jobs that stall,
-// events that grow too old, losses that must be logged.
+// events that grow too old, losses that must be logged. A sweep through many
+// users takes long, so the watchdog has a goroutine of its own.
 type keeper struct {
 	mu   sync.Mutex
 	next time.Time // the next deadline of a job; zero when none is known
@@ -44,20 +45,29 @@ const stallBatch = 128
 // lostUsers bounds how many users one log line can count.
 const lostUsers = 1000
 
-func (s *Service) runKeeper() {
+func (s *Service) runSweeps() {
 	sweep := time.NewTimer(s.cfg.SweepEvery)
 	defer sweep.Stop()
-	stall := time.NewTimer(0) // deadlines that passed while nobody watched
-	defer stall.Stop()
+	defer s.logLost()
 	for {
 		select {
 		case <-s.quit:
-			s.logLost()
 			return
 		case <-sweep.C:
 			s.sweep()
 			s.logLost()
 			sweep.Reset(s.cfg.SweepEvery)
+		}
+	}
+}
+
+func (s *Service) runWatchdog() {
+	stall := time.NewTimer(0) // deadlines that passed while nobody watched
+	defer stall.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
 		case <-stall.C:
 			s.stallDue()
 			s.resetStall(stall)
@@ -175,7 +185,7 @@ func (s *Service) logLost() {
 }
 
 // refresher asks the store for new ids for overtaken progress. At most one
-// request is under way; what comes in the meantime goes with the next.
+// request is at the store; what comes in the meantime goes with the next.
 type refresher struct {
 	mu      sync.Mutex
 	queue   []Entry
@@ -218,8 +228,12 @@ func (s *Service) runRefresh() {
 		r.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
 		s.stats.refreshes.Add(uint64(len(entries)))
-		// On failure the progress stays pending and its interval asks again.
-		_ = s.publishEntered(ctx, newPublishing(entries), nil)
+		err := s.begin(ctx, newPublishing(entries), nil)
 		cancel()
+		if err != nil {
+			for i := range entries {
+				s.lanes.unrefreshed(&entries[i], false)
+			}
+		}
 	}
 }

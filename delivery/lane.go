@@ -239,20 +239,24 @@ func (s *Service) raise(l *lane, id events.ID) {
 	l.watermark = id
 }
 
-// drain works until nothing is released. A caller that has own items in the
-// lane hands the rest over once these are done, so that a busy user cannot
-// keep one worker's POST for ever.
-func (s *Service) drain(l *lane, own *call, ownItems int) {
+// drainShare is how many actions a caller without own items does in a lane.
+const drainShare = 16
+
+// drain works until nothing is released, or until the caller's share is done:
+// that many items of own, or actions when own is nil. It then hands the rest
+// over, so that a busy user cannot keep anybody for ever. A share of 0 has no
+// end. The caller has entered, see enter, unless its share is 0.
+func (s *Service) drain(l *lane, own *call, share int) {
 	for {
 		a, ok := s.next(l)
 		if !ok {
 			return
 		}
 		s.perform(l.user, a)
-		if own == nil || a.it == nil || a.it.call != own {
+		if own != nil && (a.it == nil || a.it.call != own) {
 			continue
 		}
-		if ownItems--; ownItems == 0 {
+		if share--; share == 0 {
 			l.shard.mu.Lock()
 			l.draining = false
 			more := l.claim()

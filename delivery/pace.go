@@ -23,7 +23,8 @@ type pace struct {
 	// under its own id, because a higher one has. The next progress, or a
 	// refreshed id, goes out at once.
 	overdue bool
-	misses  int // refreshes that found pending no longer the latest
+	asked   events.ID // of the pending progress for which a new id is under way; zero when none is
+	misses  int       // refreshes that found pending no longer the latest
 
 	at time.Time // when to look again; zero when nobody needs to
 }
@@ -115,18 +116,38 @@ func (s *Service) fire(l *lane, p *pace, now time.Time) (action, bool) {
 	if p.pending.id.Compare(l.watermark) > 0 {
 		a := action{early: p.pending, earlyID: p.pending.id}
 		s.raise(l, p.pending.id)
-		p.pending, p.overdue, p.misses = nil, false, 0
+		p.sent()
 		return a, true
 	}
 	p.overdue = true
+	if p.asked == p.pending.id {
+		return action{}, false // the answer may be slow, the disk's or another call's
+	}
 	if p.misses > 1 {
 		// Twice the store said that there is a later progress, and it never
 		// came by: another node has published and emitted it.
-		p.pending, p.overdue, p.misses = nil, false, 0
+		p.sent()
 		return action{}, false
 	}
-	p.misses++
-	return action{refresh: p, at: p.pending.id}, true
+	p.asked = p.pending.id
+	return action{refresh: p, at: p.asked}, true
+}
+
+// sent notes that there is nothing left to send.
+func (p *pace) sent() { p.pending, p.overdue, p.misses = nil, false, 0 }
+
+// unrefreshed notes that a refresh brought no new id; missed, because the
+// store knows a later progress. The next end of an interval asks again.
+func (ls *lanes) unrefreshed(e *Entry, missed bool) {
+	l := ls.lock(e.Event.UserID)
+	defer l.shard.mu.Unlock()
+	if p := l.jobs.get(e.Event.JobID); p != nil && p.asked == e.At {
+		p.asked = events.ID{}
+		if missed && p.pending != nil && p.pending.id == e.At {
+			p.misses++
+		}
+	}
+	l.retire()
 }
 
 func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
@@ -140,7 +161,7 @@ func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
 			return action{it: it, status: StatusCoalesced}
 		}
 		if p != nil {
-			p.pending, p.overdue, p.misses = nil, false, 0
+			p.sent()
 			s.paces.add(p, s.later(now))
 		} else {
 			s.startPace(l, ev.JobID, now)
@@ -172,11 +193,14 @@ func (s *Service) nextEvent(l *lane, it *item, now time.Time) action {
 // nextRefreshed emits pending progress under the id it has now.
 func (s *Service) nextRefreshed(l *lane, it *item, now time.Time) action {
 	p := l.jobs.get(it.entry.Event.JobID)
+	if p != nil && p.asked == it.entry.At {
+		p.asked = events.ID{}
+	}
 	if p == nil || p.pending == nil || p.pending.id != it.entry.At {
 		return action{it: it}
 	}
 	a := action{early: p.pending, earlyID: it.id, it: it}
-	p.pending, p.overdue, p.misses = nil, false, 0
+	p.sent()
 	s.raise(l, it.id)
 	s.paces.add(p, s.later(now))
 	return a
@@ -198,7 +222,7 @@ func (s *Service) nextLive(l *lane, it *item, now time.Time) action {
 	}
 	a := action{early: oldest.pending, earlyID: oldest.pending.id}
 	s.raise(l, a.earlyID)
-	oldest.pending, oldest.overdue, oldest.misses = nil, false, 0
+	oldest.sent()
 	s.paces.add(oldest, s.later(now))
 	heap.Push(&l.ready, it) // there may be another one
 	return a
@@ -333,9 +357,17 @@ func (s *Service) ripen(p *pace) {
 	l.due = append(l.due, p)
 	drain := l.claim()
 	l.shard.mu.Unlock()
-	if drain {
-		s.drain(l, nil, 0)
+	if !drain {
+		return
 	}
+	// One user's busy lane must not keep the paces of all others.
+	share := drainShare
+	if s.enter() {
+		defer s.calls.Done()
+	} else {
+		share = 0 // closing: nothing new comes, and nobody could take over
+	}
+	s.drain(l, nil, share)
 }
 
 // flushPaces emits everything pending at once, overtaken progress last and

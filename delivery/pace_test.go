@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -217,29 +218,127 @@ func TestManyJobsOfOneUser(t *testing.T) {
 	})
 }
 
-func TestRefreshIsTriedAgainWhenTheStoreFails(t *testing.T) {
+func TestTheLastProgressComesHoweverSlowTheStoreIs(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		fails          time.Duration // the store refuses all for so long
+		delay          time.Duration // so much later it answers
+		user, waitsFor string        // who meets the delay
+	}{
+		{name: "at first", fails: interval + interval/2},
+		{name: "for a while", fails: 10 * interval},
+		{name: "its own user's events wait for the disk", delay: 5 * interval, user: "ann", waitsFor: "note"},
+		{name: "its new id waits for the disk", delay: 5 * interval, user: "ann", waitsFor: "refresh"},
+		{name: "another user's events wait for the disk", delay: 10 * interval, user: "bob", waitsFor: "note"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{sockets: 1}
+				var broken atomic.Bool
+				s := beginOn(t, delivery.Config{Coalesce: interval}, &hiccups{
+					Store: embedded.NewMemory(delivery.Limits{}, nil),
+					of: func(e *delivery.Entry) (time.Duration, error) {
+						refresh := e.Kind == delivery.KindRefresh
+						switch {
+						case !broken.Load():
+						case c.fails > 0:
+							return 0, errors.New("no")
+						case e.Event.UserID == c.user && refresh == (c.waitsFor == "refresh"):
+							return c.delay, nil
+						}
+						return 0, nil
+					},
+				}, w)
+				var slow sync.WaitGroup
+				const later = interval / 5
+				for _, user := range []string{"bob", "ann"} { // bob has the same, and needs his new id first
+					publish(t, s, event(user, events.JobProgress, "1", `1`))
+					publish(t, s, event(user, events.JobProgress, "1", `2`))
+					publish(t, s, event(user, "note", "", `0`))
+					time.Sleep(later)
+				}
+				broken.Store(true)
+				time.AfterFunc(c.fails, func() { broken.Store(c.fails == 0) })
+				if c.waitsFor == "note" {
+					time.Sleep(interval - 2*later - time.Millisecond) // the call is at the store when the new id comes
+					slow.Go(func() { publish(t, s, event(c.user, "note", "", `1`)) })
+				}
+				time.Sleep(c.fails + interval + interval/2)
+				if c.delay > 0 && c.user == "ann" {
+					time.Sleep(c.delay)
+				}
+				last := 0
+				for _, f := range w.of("ann") {
+					if f.name == events.JobProgress && f.data == "2" {
+						last++
+					}
+				}
+				if last != 1 {
+					t.Errorf("the last progress came %d times: %s", last, names(w.of("ann")))
+				}
+				slow.Wait()
+				time.Sleep(time.Second)
+				rising(t, w.of("ann"))
+				end(t, s)
+			})
+		})
+	}
+}
+
+// hiccups is a store that answers some calls late, or not.
+type hiccups struct {
+	delivery.Store
+	of func(e *delivery.Entry) (time.Duration, error)
+}
+
+func (h *hiccups) Publish(ctx context.Context, es []delivery.Entry) ([]delivery.Decision, error) {
+	for i := range es {
+		delay, err := h.of(&es[i])
+		if err != nil {
+			return nil, err
+		}
+		defer time.Sleep(delay)
+	}
+	return h.Store.Publish(ctx, es)
+}
+
+func TestABusyUserDoesNotHoldUpOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{sockets: 1}
-		var failing atomic.Bool
-		s := beginOn(t, delivery.Config{Coalesce: interval}, &slowStore{
-			Store: embedded.NewMemory(delivery.Limits{}, nil),
-			fail: func() error {
-				if failing.Load() {
-					return errors.New("no")
+		var slow atomic.Bool
+		w.onEmit = func(user string, _ frame) {
+			if user == "busy" && slow.Load() {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		s := begin(t, delivery.Config{Coalesce: interval}, w)
+		for n := range 20 {
+			job := fmt.Sprint("first", n)
+			s.PublishBatch(t.Context(), []events.Event{event("busy", events.JobProgress, job, `1`), event("busy", events.JobProgress, job, `2`)})
+		}
+		slow.Store(true)
+		time.Sleep(interval + interval/2) // the ends of their intervals are being worked on, and from here on there is always more
+		var workers sync.WaitGroup
+		stop := time.Now().Add(5 * time.Second)
+		for n := range 4 {
+			workers.Go(func() {
+				for i := 0; time.Now().Before(stop); i++ {
+					batch := []events.Event{event("busy", events.JobProgress, fmt.Sprint(n), fmt.Sprint(i))}
+					for range 50 {
+						batch = append(batch, event("busy", "note", "", fmt.Sprint(i)))
+					}
+					s.PublishBatch(t.Context(), batch)
 				}
-				return nil
-			},
-		}, w)
+			})
+		}
+		time.Sleep(time.Second)
 		publish(t, s, event("ann", events.JobProgress, "1", `1`))
 		publish(t, s, event("ann", events.JobProgress, "1", `2`))
-		publish(t, s, event("ann", "note", "", `0`))
-		failing.Store(true)
-		time.Sleep(interval + interval/2)
-		failing.Store(false)
-		time.Sleep(interval)
-		if got := names(w.of("ann")); got != `progress1 note0 progress2 ` {
-			t.Fatalf("emitted %s", got)
+		time.Sleep(2 * interval)
+		if got := names(w.of("ann")); got != `progress1 progress2 ` {
+			t.Errorf("emitted %s", got)
 		}
+		workers.Wait()
 		time.Sleep(time.Second)
 		end(t, s)
 	})
@@ -294,6 +393,30 @@ func TestStalledJobIsToldOnce(t *testing.T) {
 		jobs, err = s.Jobs(context.Background(), "ann")
 		if err != nil || jobs[0].JobID != "stalls" || jobs[0].State != delivery.JobRunning {
 			t.Fatalf("%+v, %v", jobs, err)
+		}
+		end(t, s)
+	})
+}
+
+// longSweep is a store with a great many users.
+type longSweep struct{ delivery.Store }
+
+func (s longSweep) Sweep(ctx context.Context) (delivery.Swept, error) {
+	swept, err := s.Store.Sweep(ctx)
+	swept.More = true
+	return swept, err
+}
+
+func TestStallsAreToldDuringASweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{sockets: 1}
+		s := beginOn(t, delivery.Config{SweepEvery: time.Second}, longSweep{embedded.NewMemory(delivery.Limits{}, nil)}, w)
+		ev := progress("1", 1)
+		ev.StaleAfter = 5 * time.Second
+		publish(t, s, ev)
+		time.Sleep(5*time.Second + 10*time.Millisecond)
+		if frames := w.of("ann"); len(frames) != 2 || frames[1].name != events.JobStalled {
+			t.Errorf("emitted %s", names(frames))
 		}
 		end(t, s)
 	})

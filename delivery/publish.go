@@ -75,10 +75,16 @@ func (s *Service) publish(ctx context.Context, p *publishing, w *waiter) error {
 		return ErrClosed
 	}
 	defer s.calls.Done()
-	return s.publishEntered(ctx, p, w)
+	if err := s.begin(ctx, p, w); err != nil {
+		return err
+	}
+	p.call.left.Wait()
+	return nil
 }
 
-func (s *Service) publishEntered(ctx context.Context, p *publishing, w *waiter) error {
+// begin is publish by a caller that has entered, without the wait for what
+// others emit first: the answers that need an emission may come later.
+func (s *Service) begin(ctx context.Context, p *publishing, w *waiter) error {
 	for i := range p.entries {
 		if v := p.of(i); v.lane == nil {
 			v.lane, v.ticket = s.lanes.enter(p.entries[i].Event.UserID)
@@ -98,7 +104,10 @@ func (s *Service) publishEntered(ctx context.Context, p *publishing, w *waiter) 
 	n := 0
 	for i := range p.entries {
 		e, d, it := &p.entries[i], &decisions[i], &p.items[i]
-		s.dropped(e.Event.UserID, d.Dropped)
+		if d.Dropped.Events > 0 {
+			s.dropped(e.Event.UserID, d.Dropped)
+			s.receipts.lose(e.Event.UserID, d.Trimmed)
+		}
 		if !s.judge(e, d, &p.answers[i], w, it) {
 			continue
 		}
@@ -111,14 +120,18 @@ func (s *Service) publishEntered(ctx context.Context, p *publishing, w *waiter) 
 	for i := range p.visits {
 		s.depart(&p.visits[i], &p.call)
 	}
-	p.call.left.Wait()
 	return nil
 }
 
 func (s *Service) depart(v *visit, c *call) {
-	if v.lane.leave(v.ticket, v.items) {
-		s.drain(v.lane, c, len(v.items))
+	if !v.lane.leave(v.ticket, v.items) {
+		return
 	}
+	if len(v.items) == 0 {
+		s.drain(v.lane, nil, drainShare)
+		return
+	}
+	s.drain(v.lane, c, len(v.items))
 }
 
 // judge turns a decision into an answer; or, when the answer depends on the
@@ -131,8 +144,11 @@ func (s *Service) judge(e *Entry, d *Decision, a *Answer, w *waiter, it *item) b
 		return false
 	case VerdictIgnored:
 		a.Result = Result{Status: StatusIgnored, Reason: d.Reason}
-		if e.Kind == KindEvent {
+		switch e.Kind {
+		case KindEvent:
 			s.stats.ignored.Add(1)
+		case KindRefresh:
+			s.lanes.unrefreshed(e, true)
 		}
 		return false
 	case VerdictRepeated:

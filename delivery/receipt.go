@@ -28,8 +28,12 @@ type outcomeKey struct{ user, key string }
 
 type settled struct {
 	outcome Outcome
-	saved   bool // kept for one more round, see outcome
+	saved   int // rounds since the store has it, see outcome
 }
+
+// savedRounds is for how many rounds of WriteBehind an outcome stays after it
+// was saved: 2 s.
+const savedRounds = 20
 
 // maxOutcomes bounds what piles up while a store fails. What goes over it is
 // answered as "stored" when it is repeated.
@@ -90,6 +94,17 @@ func (r *receipts) release(userID string, id events.ID) {
 	}
 }
 
+// lose tells those who wait for what retention removed that no client will
+// ever have it.
+func (r *receipts) lose(userID string, trimmed events.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.waiters[userID] {
+		w.lost = w.lost || w.id.Compare(trimmed) <= 0
+	}
+	r.release(userID, trimmed)
+}
+
 func (r *receipts) kick() {
 	select {
 	case r.wake <- struct{}{}:
@@ -139,7 +154,8 @@ func (r *receipts) settle(user, key string, o Outcome) {
 
 // outcome is how the first call with a key was answered. It is asked when
 // the store had no answer yet and the first call's item is done; outcomes
-// stay here for a round after they were saved, so that none falls between.
+// stay here for a while after they were saved, because a repeat that has just
+// missed one in the store may wait for the disk before it comes here.
 func (r *receipts) outcome(user, key string, id events.ID) Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,8 +166,9 @@ func (r *receipts) outcome(user, key string, id events.ID) Result {
 	return Result{ID: id, Status: StatusStored, Repeated: true}
 }
 
-// take lists what the store does not have yet.
-func (r *receipts) take() (batch []Settlement) {
+// take lists what the store does not have yet. again says that saved outcomes
+// are still kept, which a later round forgets.
+func (r *receipts) take() (batch []Settlement, again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for user, c := range r.cursors {
@@ -160,13 +177,23 @@ func (r *receipts) take() (batch []Settlement) {
 		}
 	}
 	for k, o := range r.outcomes {
-		if o.saved {
-			delete(r.outcomes, k)
+		if o.saved > 0 {
+			if o.saved++; o.saved > savedRounds {
+				delete(r.outcomes, k)
+			} else {
+				again = true
+			}
 			continue
 		}
 		batch = append(batch, Settlement{UserID: k.user, Key: k.key, Outcome: o.outcome})
 	}
-	return batch
+	return batch, again
+}
+
+func (r *receipts) forgetOutcomes() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.outcomes)
 }
 
 // saved notes that the store has the batch.
@@ -176,7 +203,7 @@ func (r *receipts) saved(batch []Settlement) (again bool) {
 	for _, st := range batch {
 		if st.Key != "" {
 			if o := r.outcomes[outcomeKey{st.UserID, st.Key}]; o != nil && o.outcome == st.Outcome {
-				o.saved = true
+				o.saved = 1
 			}
 			continue
 		}
@@ -217,8 +244,11 @@ func (s *Service) runReceipts() {
 }
 
 func (s *Service) flushReceipts(ctx context.Context) error {
-	batch := s.receipts.take()
+	batch, again := s.receipts.take()
 	if len(batch) == 0 {
+		if again {
+			s.receipts.kick()
+		}
 		return nil
 	}
 	if err := s.store.Settle(ctx, batch); err != nil {
@@ -236,6 +266,7 @@ type waiter struct {
 	user string
 	id   events.ID
 	done chan struct{}
+	lost bool // constant once done is closed
 }
 
 func newWaiter(user string) *waiter { return &waiter{user: user, done: make(chan struct{})} }
@@ -282,7 +313,7 @@ func (r *receipts) wait(ctx context.Context, closing <-chan struct{}, w *waiter,
 	defer timer.Stop()
 	select {
 	case <-w.done:
-		return true
+		return !w.lost
 	case <-timer.C:
 	case <-closing:
 	case <-ctx.Done():
@@ -290,7 +321,7 @@ func (r *receipts) wait(ctx context.Context, closing <-chan struct{}, w *waiter,
 	r.forget(w)
 	select {
 	case <-w.done: // at the last moment
-		return true
+		return !w.lost
 	default:
 		return false
 	}

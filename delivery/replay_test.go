@@ -347,6 +347,29 @@ func TestAttachDoesNotHoldUpOthers(t *testing.T) {
 	})
 }
 
+func TestWhatRetentionTakesIsNotDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		s := beginOn(t, delivery.Config{}, embedded.NewMemory(delivery.Limits{Events: 3}, nil), w)
+		defer end(t, s)
+		var waits sync.WaitGroup
+		begin := time.Now()
+		waits.Go(func() {
+			_, delivered, err := s.PublishAndWait(context.Background(), event("ann", "note", "", `0`), time.Minute)
+			if delivered || err != nil || time.Since(begin) > time.Minute/2 {
+				t.Errorf("delivered %v, %v after %s", delivered, err, time.Since(begin))
+			}
+		})
+		time.Sleep(time.Second)
+		var last delivery.Result
+		for range 5 {
+			last = publish(t, s, event("ann", "note", "", `1`))
+		}
+		s.Confirmed("ann", last.ID)
+		waits.Wait()
+	})
+}
+
 func TestWaitForDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wire{sockets: 1}

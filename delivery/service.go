@@ -86,7 +86,7 @@ type Service struct {
 	gate   sync.RWMutex
 	closed bool
 	calls  sync.WaitGroup // calls in progress, and what they started
-	loops  sync.WaitGroup // the three background loops
+	loops  sync.WaitGroup // the background loops
 	// closing is closed when Close begins: what only waits gives up. quit is
 	// closed when the last call has ended: the loops flush and end.
 	closing, quit chan struct{}
@@ -110,7 +110,8 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 	s.readers = make(chan struct{}, s.cfg.Replays)
 	s.loops.Go(s.runPaces)
 	s.loops.Go(s.runReceipts)
-	s.loops.Go(s.runKeeper)
+	s.loops.Go(s.runWatchdog)
+	s.loops.Go(s.runSweeps)
 	return s
 }
 
@@ -246,6 +247,6 @@ func (s *Service) Close(ctx context.Context) error {
 	if err := s.flushReceipts(ctx); err != nil {
 		return err
 	}
-	s.receipts.take() // forgets the answers that are saved
+	s.receipts.forgetOutcomes() // nobody can ask for them any more
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,6 +181,35 @@ func TestRepeatsDuringTheFirstCallGetItsAnswer(t *testing.T) {
 }
 
 // slowStore answers after a random time, so that calls come back in any order.
+func TestARepeatThatWaitsForTheDiskGetsTheFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		s := beginOn(t, delivery.Config{}, &slowStore{
+			Store: embedded.NewMemory(delivery.Limits{}, nil),
+			delay: func() time.Duration {
+				if slow.Load() {
+					return time.Second
+				}
+				return 0
+			},
+		}, &wire{sockets: 2})
+		defer end(t, s)
+		ev := event("ann", "note", "", `1`)
+		ev.IdempotencyKey = "k"
+		first := publish(t, s, ev)
+		slow.Store(true)
+		repeat := publish(t, s, ev)
+		if repeat.ID != first.ID || repeat.Status != delivery.StatusSent || repeat.Sockets != 2 || !repeat.Repeated {
+			t.Errorf("first %+v, then %+v", first, repeat)
+		}
+		slow.Store(false)
+		time.Sleep(5 * time.Second)
+		if !s.Idle() {
+			t.Error("the answer is still in memory")
+		}
+	})
+}
+
 type slowStore struct {
 	delivery.Store
 	delay func() time.Duration
