@@ -27,7 +27,8 @@
 // connection is closed a second later. Everything else that is not allowed closes the connection at once, under a reason
 // that is counted ([Stats].Closed): packets that are not Socket.IO 5, events before the CONNECT was answered, a second
 // CONNECT, attachments beyond eight or beyond Config.MaxAttachmentBytes, more events than Config.EventRate allows. Clients
-// with socket.io-msgpack-parser send their CONNECT as a binary message and are closed as "unsupported parser".
+// with socket.io-msgpack-parser send their CONNECT as a binary message; they are answered CONNECT_ERROR in msgpack, so that
+// they stay away, and closed as "unsupported parser".
 //
 // An ACK that nobody asked for is ignored, as the official servers do: the server asks for none. It counts as an event
 // against the rate.

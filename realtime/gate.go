@@ -158,12 +158,19 @@ func (s *Session) handle(a arrival) {
 
 func (s *Session) takeBinary(a arrival) {
 	if s.decoder.partial == nil && s.currentState() == stateWaiting {
+		s.conn.Send(unsupportedFrame)
 		s.breakOff(ReasonUnsupportedParser)
 		return
 	}
 	p, complete, err := s.decoder.binary(a.data, s.hub.config.MaxAttachmentBytes)
 	s.take(p, complete, err, a.early)
 }
+
+// unsupportedFrame is a CONNECT_ERROR in the only language that a client with socket.io-msgpack-parser understands:
+// {type: 4, nsp: "/", data: {message: "unsupported parser"}}. After a bare close it would come back for ever, and never say
+// why.
+var unsupportedFrame = engine.BinaryFrame([]byte("\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xb2" +
+	ReasonUnsupportedParser))
 
 // take decides what becomes of a decoded packet.
 func (s *Session) take(p packet, complete bool, err error, early bool) {

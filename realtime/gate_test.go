@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -73,6 +74,29 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 	}
 	s.EmitUser("alice", message("still", `"here"`, 0))
 	alice.expect(`42["still","here"]`)
+}
+
+// A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a CONNECT_ERROR it stays away.
+func TestMsgpackIsRefusedInItsOwnLanguage(t *testing.T) {
+	const (
+		hello   = "\x84\xa4type\x00\xa3nsp\xa1/\xa4data\x80"
+		refusal = "\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xb2unsupported parser"
+	)
+	s := newStand(t, Config{})
+	c := s.dial(t)
+	c.writeBinary([]byte(hello))
+	if got := c.expectClosed(); len(got) != 1 || got[0] != refusal {
+		t.Errorf("websocket: got %q", got)
+	}
+	p := s.poll(t)
+	p.post("b" + base64.StdEncoding.EncodeToString([]byte(hello)))
+	if got := p.get(); got != "b"+base64.StdEncoding.EncodeToString([]byte(refusal)) {
+		t.Errorf("polling: got %q", got)
+	}
+	if got := p.get(); got != "1" {
+		t.Errorf("polling: then %q", got)
+	}
+	eventually(t, "counted", func() bool { return s.Stats().Closed[ReasonUnsupportedParser] == 2 })
 }
 
 func TestForeignNamespacesAreAnsweredAFewTimes(t *testing.T) {
