@@ -28,6 +28,8 @@ type Config struct {
 	MaxQueue int
 	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is answered 503 (0: no cap).
 	MaxConns int
+	// Refuse answers the handshake of a client whose Handler is nil (403 "Forbidden").
+	Refuse func(http.ResponseWriter)
 	// Logger gets facts that an operator should see; never payloads, never session ids (nil: nothing is logged).
 	Logger *slog.Logger
 
@@ -99,7 +101,7 @@ type Server struct {
 
 // NewServer returns a server. accept runs once for every new session before anything is read from its client, with the
 // handshake request, and returns the session's handler; what it sends follows the open packet in the same write. A nil
-// Handler refuses the client (403).
+// Handler refuses the client, see Config.Refuse.
 func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
 	s := &Server{cfg: cfg.withDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
 	s.beats.init(s)
@@ -214,7 +216,12 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *C
 		}
 	}()
 	if c.handler = s.accept(c, r); c.handler == nil {
-		s.reject(w, errForbidden)
+		if s.cfg.Refuse == nil {
+			s.reject(w, errForbidden)
+			return nil
+		}
+		s.count.rejected.Add(1)
+		s.cfg.Refuse(w)
 		return nil
 	}
 	accepted = true

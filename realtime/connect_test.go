@@ -233,9 +233,10 @@ func TestTooManyUnauthenticated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	body, _ = io.ReadAll(resp.Body)
 	resp.Body.Close()
-	if resp.StatusCode < 400 {
-		t.Errorf("smuggled sid: %d", resp.StatusCode)
+	if resp.StatusCode != 503 || !strings.Contains(string(body), `"code":"too_many_unauthenticated"`) {
+		t.Errorf("smuggled sid: %d %s", resp.StatusCode, body)
 	}
 	first.write(`40{"token":"alice"}`) // who authenticates makes room
 	first.read()

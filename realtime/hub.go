@@ -63,6 +63,7 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
 	h.emissions.New = func() any { return new(emission) }
+	config.Engine.Refuse = h.overloaded
 	h.engine = engine.NewServer(config.Engine, h.accept)
 	h.io, h.binding = newLibrary(h)
 	return h
@@ -71,18 +72,23 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 // ServeHTTP serves polling requests and websocket handshakes at any path. Handshakes beyond MaxUnauthenticated are answered
 // 503 with {"code":"too_many_unauthenticated","message":…}.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A client that smuggles "sid=" into its handshake only gets as far as accept, which counts again.
+	// Many at a time, or with "sid=" smuggled into their handshakes, get as far as accept, which counts again.
 	if h.full() && r.Method == http.MethodGet && !strings.Contains(r.URL.RawQuery, "sid=") {
-		h.count.overloaded.Add(1)
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Retry-After", "1")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_ = json.NewEncoder(w).Encode(map[string]string{
-			"code": "too_many_unauthenticated", "message": "Too many connections are waiting to authenticate.",
-		})
+		h.overloaded(w)
 		return
 	}
 	h.engine.ServeHTTP(w, r)
+}
+
+// overloaded answers a handshake beyond MaxUnauthenticated.
+func (h *Hub) overloaded(w http.ResponseWriter) {
+	h.count.overloaded.Add(1)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_ = json.NewEncoder(w).Encode(map[string]string{
+		"code": "too_many_unauthenticated", "message": "Too many connections are waiting to authenticate.",
+	})
 }
 
 func (h *Hub) full() bool {
@@ -93,8 +99,7 @@ func (h *Hub) full() bool {
 func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 	if h.count.unauthenticated.Add(1) > int64(h.config.MaxUnauthenticated) {
 		h.count.unauthenticated.Add(-1)
-		h.count.overloaded.Add(1)
-		return nil
+		return nil // which overloaded answers
 	}
 	authorization := r.Header.Get("Authorization")
 	if len(authorization) > maxAuthorization {

@@ -16,7 +16,7 @@ type Stats struct {
 
 	Connected     uint64            // sessions that were opened
 	Refused       map[string]uint64 // CONNECTs refused, by code; invalid_namespace among them
-	Overloaded    uint64            // handshakes answered 503 or 403: Config.MaxUnauthenticated
+	Overloaded    uint64            // handshakes answered 503: Config.MaxUnauthenticated
 	Closed        map[string]uint64 // connections that ended, by reason
 	Packets       uint64            // messages that clients sent, attachments counted one by one
 	Events        uint64            // events for which there was a handler
