@@ -14,6 +14,8 @@ type poll struct {
 	done  chan struct{} // closed when output is over
 	quiet chan struct{} // made by who waits for dispatching to end
 
+	reading http.ResponseWriter // of the POST whose body is being read; nil when there is none
+
 	waiting     bool // a GET waits for packets
 	writing     bool // a GET writes what it took: the next one waits, and so does a new transport
 	posting     bool // a POST is being served
@@ -35,10 +37,13 @@ func (p *poll) notify() {
 	}
 }
 
-// die releases the waiting GET, if any, and whoever waits for the end.
+// die releases the waiting GET, if any, the POST that waits for its body, and whoever waits for the end.
 func (p *poll) die() {
 	close(p.done)
 	p.notify()
+	if p.reading != nil {
+		http.NewResponseController(p.reading).SetReadDeadline(longAgo)
+	}
 }
 
 // openPolling opens a polling session; its handshake is the first poll.

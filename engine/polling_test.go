@@ -494,3 +494,37 @@ func TestRequestContextEndsThePoll(t *testing.T) {
 	recv(t, done, "end of the poll")
 	rec.wantClosed(t, ReasonTransportError)
 }
+
+// A body that trickles does not outlive its session, whose end nobody else would tell the request.
+func TestPostEndsWithItsSession(t *testing.T) {
+	for name, end := range map[string]func(s *testServer, sid string, rec *recorder){
+		"cut":    func(_ *testServer, _ string, rec *recorder) { rec.Conn.cut() },
+		"closed": func(s *testServer, sid string, rec *recorder) { rec.Close("bye"); s.get(t, sid).want(t, 200, "1") },
+		"cut by a second POST": func(s *testServer, sid string, _ *recorder) {
+			s.post(t, sid, "4x").want(t, 400, `{"code":3,"message":"Bad request"}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestServer(t, Config{})
+			sid, rec := s.openPoll(t)
+			nc := s.dial(t)
+			fmt.Fprintf(nc, "POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n%s",
+				strings.TrimPrefix(s.url(sid), s.http.URL), repeat("4", 50_000))
+			eventually(t, "a POST that waits for its body", func() bool {
+				rec.mu.Lock()
+				defer rec.mu.Unlock()
+				return rec.poll.reading != nil
+			})
+			end(s, sid, rec)
+			res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(res.Body)
+			answer{res.StatusCode, string(body), res.Header}.want(t, 400, `{"code":1,"message":"Session ID unknown"}`)
+			if !res.Close {
+				t.Error("the connection stays")
+			}
+		})
+	}
+}

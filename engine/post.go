@@ -33,15 +33,16 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 
 	body := newBuffer()
 	defer body.free()
-	why = s.readBody(w, r, body)
+	why = c.readBody(w, r, p, body)
 
 	c.mu.Lock()
+	p.reading = nil
 	switch {
+	case c.state == stateDead:
+		why = errSession
 	case why != nil:
 		// A hole in the client's stream; it gives the session up too.
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.state == stateDead:
-		why = errSession
 	case c.state == stateOpen:
 		p.dispatching = true
 		// default: the client has yet to come for what is queued before the close packet, and would give up over a refusal of
@@ -72,18 +73,26 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	w.Write([]byte("ok"))
 }
 
-// readBody reads a POST's body, bounded in size, memory and time.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request, body *buffer) *refusal {
-	limit := s.cfg.MaxPayload
+// readBody reads a POST's body, bounded in size, memory and time, and no longer than the session lives.
+func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *buffer) *refusal {
+	cfg := &c.srv.cfg
+	limit := cfg.MaxPayload
 	switch {
 	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/octet-stream"):
 		return errRequest // binary packets are base64 in protocol 4
 	case r.ContentLength > int64(limit):
 		return errTooLarge
 	}
-	// A pong could not come in meanwhile, so a slower body would not be of use.
 	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(s.cfg.PingInterval + s.cfg.PingTimeout))
+	c.mu.Lock()
+	if c.state == stateDead { // nobody would end the reading
+		c.mu.Unlock()
+		return errSession
+	}
+	// A pong could not come in meanwhile, so a slower body would not be of use.
+	rc.SetReadDeadline(time.Now().Add(cfg.PingInterval + cfg.PingTimeout))
+	p.reading = w
+	c.mu.Unlock()
 	src := http.MaxBytesReader(w, r.Body, int64(limit))
 	for {
 		n, err := src.Read(body.room(limit + 1 - len(body.b)))

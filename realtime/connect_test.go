@@ -213,6 +213,37 @@ func TestHandshakeTimeoutDuringAuthentication(t *testing.T) {
 	eventually(t, "the session is forgotten", func() bool { st := s.Stats(); return st.Unauthenticated == 0 && st.Rooms == 0 })
 }
 
+// Who does not show a token in time holds nothing of the server's with half a request either.
+func TestHandshakeTimeoutEndsAPost(t *testing.T) {
+	s := newStand(t, Config{HandshakeTimeout: 300 * time.Millisecond})
+	p := s.poll(t)
+	body, feed := io.Pipe() // nothing more comes until the answer does
+	defer feed.Close()
+	answered := make(chan string, 1)
+	go func() {
+		resp, err := http.Post(p.url, "text/plain", body)
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		answered <- string(text)
+	}()
+	io.WriteString(feed, "40{")
+	if got := p.get(); got != "1" {
+		t.Fatalf("the poll was answered %q", got)
+	}
+	select {
+	case got := <-answered:
+		if got != `{"code":1,"message":"Session ID unknown"}` {
+			t.Errorf("the POST was answered %s", got)
+		}
+	case <-time.After(patience):
+		t.Error("the POST was not answered")
+	}
+}
+
 func TestTooManyUnauthenticated(t *testing.T) {
 	s := newStand(t, Config{MaxUnauthenticated: 2})
 	first := s.dial(t)
