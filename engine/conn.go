@@ -119,10 +119,13 @@ func (c *Conn) Send(frames ...*Frame) error {
 	return c.sendLocked(frames...)
 }
 
-// Cork holds output back until as many Uncork calls have followed, which write it all at once.
+// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a connection that is
+// closed or closing it does nothing, or the client would be told of the end too late.
 func (c *Conn) Cork() {
 	c.mu.Lock()
-	c.corked++
+	if c.state == stateOpen {
+		c.corked++
+	}
 	c.mu.Unlock()
 }
 
@@ -135,7 +138,7 @@ func (c *Conn) Uncork() {
 
 func (c *Conn) uncorkLocked() {
 	if c.corked == 0 {
-		return // the end of the session has pulled every cork
+		return // the end of the session has pulled every cork, and lets none in
 	}
 	if c.corked--; c.corked == 0 {
 		c.writeLocked()

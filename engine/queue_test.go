@@ -350,3 +350,31 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 		}
 	})
 }
+
+// A cork that comes after the end, as it may when a slow handshake meets its timeout, holds nothing back.
+func TestCorkAfterCloseHoldsNothingBack(t *testing.T) {
+	t.Run("polling", func(t *testing.T) {
+		s := newTestServer(t, Config{WriteTimeout: time.Minute})
+		sid, rec := s.openPoll(t)
+		rec.Close("too late")
+		rec.Cork()
+		s.get(t, sid).want(t, 200, "1")
+		rec.Uncork()
+	})
+	t.Run("websocket", func(t *testing.T) {
+		s := newTestServer(t, Config{WriteTimeout: time.Minute, MaxQueue: 64 << 20, portable: true})
+		c, rec := s.openWebSocket(t)
+		big := repeat("b", 100_000)
+		const n = 150 // 15 MB: the flusher is not through with it when the cork comes
+		for range n {
+			rec.Send(TextFrame([]byte(big)))
+		}
+		rec.Close("too late")
+		rec.Cork()
+		for range n {
+			c.wantPacket("4" + big)
+		}
+		c.wantClose(1000)
+		rec.Uncork()
+	})
+}
