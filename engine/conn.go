@@ -251,7 +251,10 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 			c.cutLocked()
 			return
 		}
-		c.pushLocked(closingFrame(code))
+		if c.departed {
+			reason = "" // the client knows why
+		}
+		c.pushLocked(closingFrame(code, reason))
 		c.writeLocked()
 		c.wakeLocked()
 	default:

@@ -21,7 +21,7 @@
 //     was queued follows on the websocket, in order. A probe that fails leaves polling alive; a second one, or one after the
 //     upgrade, is accepted and closed with 1008.
 //   - Close: what is queued goes out first, then a close packet to the poll, or a websocket close frame: 1000, 1001 when the
-//     server shuts down (clients reconnect), 1008 for ping timeouts.
+//     server shuts down (clients reconnect), 1008 for ping timeouts. The reason is the close frame's text.
 //
 // # Bounds
 //
@@ -30,7 +30,8 @@
 //   - A poll answer: Config.MaxPayload, or one packet if that alone is larger.
 //   - Queued output of a client: Config.MaxQueue bytes, besides what the kernel takes. A client that takes no 32 KiB within
 //     Config.WriteTimeout is slow as well; slow clients are reset.
-//   - A POST body must arrive within PingInterval+PingTimeout, a probe must be over within UpgradeTimeout.
+//   - A POST body must arrive within PingInterval+PingTimeout and while its session lives, a probe must be over within
+//     UpgradeTimeout.
 //   - A session is closed when a heartbeat's pong is late by PingTimeout. Heartbeats come PingInterval after the last pong,
 //     at most 10 ms early.
 //   - A closing session ends after WriteTimeout plus one second, whatever its client does; Closed is told at once.

@@ -44,7 +44,7 @@ func (s *Server) turnAway(nc net.Conn, response []byte) {
 	defer s.wg.Done()
 	defer nc.Close()
 	nc.SetDeadline(time.Now().Add(closeGrace))
-	if _, err := nc.Write(append(response, closingFrame(closePolicy).wire...)); err != nil {
+	if _, err := nc.Write(append(response, closingFrame(closePolicy, "").wire...)); err != nil {
 		return
 	}
 	halfClose(nc)
@@ -74,7 +74,7 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	}
 	c.mu.Unlock()
 	nc.SetWriteDeadline(time.Now().Add(closeGrace))
-	_, _ = nc.Write(closingFrame(code).wire)
+	_, _ = nc.Write(closingFrame(code, "").wire)
 	nc.Close()
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"io"
+	"strings"
 	"sync"
 	"unicode/utf8"
 )
@@ -333,12 +334,14 @@ func peerClose(payload []byte) (uint16, *violation) {
 	return code, nil
 }
 
-// closingFrame is a websocket close frame; closeNoStatus gives an empty one.
-func closingFrame(code uint16) *Frame {
+// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to what fits.
+func closingFrame(code uint16, reason string) *Frame {
 	if code == closeNoStatus {
 		return newFrame(opClose, nil, nil)
 	}
-	return newFrame(opClose, binary.BigEndian.AppendUint16(nil, code), nil)
+	// A client would fail over half a character.
+	reason = strings.ToValidUTF8(reason[:min(len(reason), maxControl-2)], "")
+	return newFrame(opClose, binary.BigEndian.AppendUint16(nil, code), []byte(reason))
 }
 
 // closeCode is how the end of a session for that reason looks to a websocket client.

@@ -328,3 +328,31 @@ func TestFrameEncoding(t *testing.T) {
 		}
 	}
 }
+
+// The close frame says what the logs say, as far as it fits and where the client does not know better.
+func TestCloseFramesSayWhy(t *testing.T) {
+	long := repeat("é", 80)
+	for _, c := range []struct {
+		name string
+		end  func(*wsClient, *recorder)
+		want string // code and reason, as they are on the wire
+	}{
+		{"a reason of the caller's", func(_ *wsClient, rec *recorder) { rec.Close("handshake timeout") }, "\x03\xe8handshake timeout"},
+		{"one with a code of its own", func(_ *wsClient, rec *recorder) { rec.Close(ReasonShuttingDown) }, "\x03\xe9server shutting down"},
+		{"one that is too long", func(_ *wsClient, rec *recorder) { rec.Close(long) }, "\x03\xe8" + long[:122]},
+		{"Engine.IO broken", func(ws *wsClient, _ *recorder) { ws.text("9") }, "\x03\xeaparse error"},
+		{"RFC 6455 broken", func(ws *wsClient, _ *recorder) { ws.write(clientFrame(0x81, "4\xff")) }, "\x03\xefparse error"},
+		{"the client's own close", func(ws *wsClient, _ *recorder) { ws.write(clientFrame(0x88, "\x03\xe9bye")) }, "\x03\xe9"},
+		{"the client's own close without a code", func(ws *wsClient, _ *recorder) { ws.write(clientFrame(0x88, "")) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newTestServer(t, Config{})
+			ws, rec := s.openWebSocket(t)
+			c.end(ws, rec)
+			if b0, payload, err := ws.frame(); err != nil || b0 != 0x88 || string(payload) != c.want {
+				t.Errorf("got %#x %q %v, want %q", b0, payload, err, c.want)
+			}
+			ws.wantEnd()
+		})
+	}
+}
