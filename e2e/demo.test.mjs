@@ -15,7 +15,8 @@ describe("the demo page", () => {
   let browser;
   let worker;
   let contexts = [];
-  let complaints = []; // errors and warnings of the pages' consoles
+  let complaints = []; // errors and warnings of the consoles of this test's pages
+  let foreseen = null; // what this test makes them say
 
   before(async () => {
     await server.start();
@@ -27,7 +28,9 @@ describe("the demo page", () => {
     contexts = [];
     const heard = complaints;
     complaints = [];
-    assert.deepEqual(heard, [], "a page complained");
+    const expected = foreseen;
+    foreseen = null;
+    assert.deepEqual(heard.filter((text) => !expected?.test(text)), [], "a page complained");
   });
   after(async () => {
     worker?.close();
@@ -35,23 +38,27 @@ describe("the demo page", () => {
     await server.stop();
   });
 
-  /** A browser of its own, on the page. */
+  /** A browser of its own, on the page. What it says late is no complaint about the next test. */
   async function open(query, device = DESKTOP) {
+    const heard = complaints;
     const context = await browser.newContext({ reducedMotion: "reduce", ...device });
     contexts.push(context);
     context.setDefaultTimeout(15_000);
     const page = await context.newPage();
-    page.on("pageerror", (error) => complaints.push(error.stack));
-    page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+    page.on("pageerror", (error) => heard.push(error.stack));
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && heard.push(message.text()));
     await page.goto(`${server.url}/demo/${query}`);
     return page;
   }
 
   async function connected(user, { device, transport = "websocket", pace = 25 } = {}) {
     const page = await open(`?user=${user}&transport=${transport === "websocket" ? "upgrade" : transport}&pace=${pace}`, device);
-    await page.getByRole("status").filter({ hasText: `Connected · ${transport}` }).waitFor();
+    await settled(page, transport);
     return page;
   }
+
+  /** A page that goes away in the middle of an upgrade makes Chromium warn, so every test waits for the upgrade before it ends. */
+  const settled = (page, transport = "websocket") => page.getByRole("status").filter({ hasText: `Connected · ${transport}` }).waitFor();
 
   const card = (page, jobId) => page.getByRole("listitem").filter({ has: page.locator("h3") }).filter({ hasText: jobId });
   const person = (page, user) => page.locator("#people li").filter({ has: page.getByText(user, { exact: true }) });
@@ -122,7 +129,7 @@ describe("the demo page", () => {
     await worker.send("hal", "job_progress", { jobId: "slow", title: "Slow job", progress: 40 });
     await card(page, "Slow job").getByText("40%").waitFor();
     await page.reload();
-    await page.getByRole("status").filter({ hasText: "Connected · websocket" }).waitFor();
+    await settled(page);
     await card(page, "Slow job").getByText("40%").waitFor();
     await page.getByRole("button", { name: "Take over: Slow job" }).waitFor();
     const bird = await connected("canary");
@@ -143,6 +150,7 @@ describe("the demo page", () => {
     await page.reload();
     await card(page, jobId).filter({ hasText: "Running" }).waitFor();
     await card(page, jobId).filter({ hasText: "Completed" }).waitFor();
+    await settled(page);
     assert.equal(await page.locator("#jobs > li").count(), 1);
   });
 
@@ -152,6 +160,7 @@ describe("the demo page", () => {
     await page.getByRole("status").filter({ hasText: "Offline, on purpose" }).waitFor();
     await page.locator("#away-note").filter({ hasText: "Finished while you were away; the result (stored)" }).waitFor();
     await page.locator('#jobs [data-state="completed"]').waitFor();
+    await settled(page);
     await keep(page, "desktop-away");
   });
 
@@ -167,7 +176,7 @@ describe("the demo page", () => {
     await keep(page, "desktop-sign-in");
     await page.getByLabel("Your name").fill("kim");
     await page.getByRole("button", { name: "Connect" }).click();
-    await page.getByRole("status").filter({ hasText: "Connected" }).waitFor();
+    await settled(page);
     const stored = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie);
     assert.match(stored, /kim/);
     assert.ok(!stored.includes("eyJ"), "the token is stored");
@@ -179,10 +188,10 @@ describe("the demo page", () => {
   });
 
   test("a refusal is shown with its code", async () => {
-    const page = await open(`?user=${encodeURIComponent("x".repeat(200))}`);
+    foreseen = /status of 400/; // Chromium reports the answer itself; by polling, since nothing tells of an upgrade then
+    const page = await open(`?user=${encodeURIComponent("x".repeat(200))}&transport=polling`);
     await page.getByRole("status").filter({ hasText: "Refused · invalid_user_id" }).waitFor();
     await page.getByRole("button", { name: "Connect again" }).waitFor();
-    complaints = complaints.filter((text) => !text.includes("status of 400")); // Chromium reports the answer itself
   });
 
   test("a worker that sends a user away is shown", async () => {
@@ -190,14 +199,14 @@ describe("the demo page", () => {
     await worker.call("POST", "/v1/users/lea/disconnect", { reason: "maintenance" });
     await page.getByRole("status").filter({ hasText: "maintenance" }).waitFor();
     await page.getByRole("button", { name: "Connect again" }).click();
-    await page.getByRole("status").filter({ hasText: "Connected" }).waitFor();
+    await settled(page);
   });
 
   test("markup in names and data stays text", async () => {
     const evil = '<img src=x onerror="document.title=1">';
     const page = await connected("mia");
     const other = await open(`?user=${encodeURIComponent(evil)}`);
-    await other.getByRole("status").filter({ hasText: "Connected" }).waitFor();
+    await settled(other);
     await online(page, evil);
     await worker.send("mia", "job_progress", { jobId: evil, title: evil, message: evil, progress: 10 });
     await card(page, evil).waitFor();
