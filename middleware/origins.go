@@ -25,7 +25,8 @@ type Origins struct {
 
 // NewOrigins allows the page's own origin (that of the server, as the client
 // sees it) and the listed ones, such as "https://app.example.com" or
-// "http://localhost:5173"; "*" allows all, "null" the pages that have none.
+// "http://localhost:5173"; "*" allows all, even those without an origin to
+// speak of. These cannot be listed: "null" is sent by every sandboxed frame.
 // The error names every entry that is not an origin.
 func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 	o := &Origins{allowed: make(map[string]bool, len(list)), proxies: proxies}
@@ -37,7 +38,7 @@ func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 		}
 		origin, ok := normalOrigin(entry)
 		if !ok || strings.Contains(entry, "*") { // no patterns: they would never match
-			errs = append(errs, fmt.Errorf("%q is not an origin: want scheme://host[:port], * or null", entry))
+			errs = append(errs, fmt.Errorf("%q is not an origin: want scheme://host[:port] or *", entry))
 			continue
 		}
 		o.allowed[origin] = true
@@ -105,11 +106,9 @@ func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) 
 	}
 	origin, ok := normalOrigin(values[0])
 	switch {
-	case !ok:
-		return "", originForbidden
-	case o.isOwn(origin, r):
+	case ok && o.isOwn(origin, r):
 		return origin, originOwn
-	case o.any || o.allowed[origin]:
+	case o.any, ok && o.allowed[origin]: // any: also "null", "file://" and what else apps call their pages
 		return values[0], originForeign
 	}
 	return "", originForbidden
@@ -118,10 +117,7 @@ func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) 
 // isOwn reports whether the page came from this very server. The scheme
 // counts where it is known; see Proxies.scheme.
 func (o *Origins) isOwn(origin string, r *http.Request) bool {
-	scheme, host, found := strings.Cut(origin, "://")
-	if !found {
-		return false // "null"
-	}
+	scheme, host, _ := strings.Cut(origin, "://")
 	if known := o.proxies.scheme(r); known != "" && known != scheme {
 		return false
 	}
@@ -130,7 +126,8 @@ func (o *Origins) isOwn(origin string, r *http.Request) bool {
 
 // announce writes the CORS headers, and the whole answer to a preflight.
 // "*" never comes with credentials: it would lend every page on the web the
-// cookies that a proxy in front of us may ask for.
+// cookies that a proxy in front of us may ask for. Nor is anything echoed
+// beside it, so that what is echoed is always an origin that was listed.
 func (o *Origins) announce(c *gin.Context, origin string) {
 	header := c.Writer.Header()
 	if o.any {
@@ -155,9 +152,6 @@ func (o *Origins) announce(c *gin.Context, origin string) {
 
 // normalOrigin is the one spelling of an origin: lower case, no default port.
 func normalOrigin(s string) (string, bool) {
-	if s == "null" {
-		return s, true
-	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil ||
 		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(s, "#") {

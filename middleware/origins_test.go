@@ -54,10 +54,16 @@ func TestOrigins(t *testing.T) {
 		"all":                                      {[]string{"*"}, []string{"Origin: https://any.example"}, true, "*"},
 		"all, even without an origin to speak of":  {[]string{"*"}, []string{"Origin: null"}, true, "*"},
 		"null is not our own":                      {nil, []string{"Origin: null"}, false, ""},
-		"null listed":                              {[]string{"null"}, []string{"Origin: null"}, true, "null"},
 		"an app's own scheme":                      {[]string{"capacitor://localhost"}, []string{"Origin: capacitor://localhost"}, true, "capacitor://localhost"},
 		"empty":                                    {nil, []string{"Origin:"}, false, ""},
-		"garbage":                                  {[]string{"*"}, []string{"Origin: https://a b"}, false, ""},
+		"garbage":                                  {[]string{app}, []string{"Origin: https://a b"}, false, ""},
+		"null beside a list":                       {[]string{app}, []string{"Origin: null"}, false, ""},
+		"a file beside a list":                     {[]string{app}, []string{"Origin: file://"}, false, ""},
+		"all, a file":                              {[]string{"*"}, []string{"Origin: file://"}, true, "*"},
+		"all, a file by its path":                  {[]string{"*"}, []string{"Origin: file:///android_asset/www"}, true, "*"},
+		"all, an empty origin":                     {[]string{"*"}, []string{"Origin:"}, true, "*"},
+		"all, garbage, which is not echoed":        {[]string{"*"}, []string{"Origin: https://a b"}, true, "*"},
+		"all, and still our own":                   {[]string{"*"}, []string{"Host: srv.example", "Origin: https://srv.example"}, true, ""},
 		"two":                                      {[]string{"*"}, []string{"Origin: " + app, "Origin: https://other.example"}, false, ""},
 		"with a path, which no browser sends":      {[]string{app}, []string{"Origin: " + app + "/"}, false, ""},
 		"with a user, which no browser sends":      {[]string{app}, []string{"Origin: https://srv.example@app.example"}, false, ""},
@@ -142,8 +148,8 @@ func TestGuardedByOrigin(t *testing.T) {
 }
 
 func TestOriginListIsChecked(t *testing.T) {
-	bad := []string{"app.example", "https://app.example/", "https://app.example/x", "https://*.example", "https://", "", "https://u@h", "https://h?x", "https://h#"}
-	_, err := NewOrigins(append(slices.Clone(bad), "https://good.example", "*", "null"), NewProxies(nil))
+	bad := []string{"app.example", "https://app.example/", "https://app.example/x", "https://*.example", "https://", "", "https://u@h", "https://h?x", "https://h#", "null", "file://"}
+	_, err := NewOrigins(append(slices.Clone(bad), "https://good.example", "*"), NewProxies(nil))
 	if err == nil {
 		t.Fatal("accepted")
 	}
