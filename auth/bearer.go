@@ -16,3 +16,12 @@ func ParseBearer(header string) (credential string, ok bool) {
 	}
 	return credential, true
 }
+
+// TrimBearer takes the scheme off a token that a client sent in a message:
+// those that moved over from a header often keep it in front.
+func TrimBearer(token string) string {
+	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "bearer") {
+		return rest
+	}
+	return token
+}

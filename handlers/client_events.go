@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 
+	"jobwire/auth"
 	"jobwire/middleware"
 	"jobwire/realtime"
 )
@@ -22,7 +23,7 @@ type tokenPayload struct {
 // same user, so that the connection outlives the old one's expiry.
 func refreshToken(verifier middleware.TokenVerifier) func(context.Context, *realtime.Session, tokenPayload) (any, error) {
 	return func(ctx context.Context, session *realtime.Session, in tokenPayload) (any, error) {
-		id, err := verifier.Verify(ctx, in.Token)
+		id, err := verifier.Verify(ctx, auth.TrimBearer(in.Token))
 		if err != nil {
 			return nil, err
 		}

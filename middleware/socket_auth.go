@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"jobwire/auth"
 	"jobwire/realtime"
@@ -46,10 +45,5 @@ func handshakeToken(h realtime.Handshake) (string, error) {
 		token, _ := auth.ParseBearer(h.Authorization)
 		return token, nil
 	}
-	token := *payload.Token
-	// Clients that moved over from a header often keep the scheme in front.
-	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "bearer") {
-		token = rest
-	}
-	return token, nil
+	return auth.TrimBearer(*payload.Token), nil
 }
