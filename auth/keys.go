@@ -61,6 +61,8 @@ func checkKeys(keys []Key) error {
 			errs = append(errs, fmt.Errorf("two keys are named %q", key.Name))
 		case len(key.Secret) < MinKeyLen:
 			errs = append(errs, fmt.Errorf("key %q has %d bytes, want at least %d", key.Name, len(key.Secret), MinKeyLen))
+		case !isBearer(key.Secret):
+			errs = append(errs, fmt.Errorf("key %q has characters that no Authorization header carries; use ASCII without spaces", key.Name))
 		case secrets[key.Secret]:
 			errs = append(errs, fmt.Errorf("key %q repeats the value of one before", key.Name))
 		}
@@ -72,6 +74,12 @@ func checkKeys(keys []Key) error {
 func isKeyName(name string) bool {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 	return name != "" && len(name) <= maxKeyNameLen && strings.Trim(name, letters) == ""
+}
+
+// isBearer reports whether a bearer header can carry the key: all of it is
+// visible ASCII.
+func isBearer(key string) bool {
+	return !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 }
 
 // Keys knows the API keys of workers, as hashes only. It is safe for
@@ -86,7 +94,8 @@ type keyEntry struct {
 }
 
 // NewKeys fails when there is no key, when a name or a key is there twice,
-// and when a key has fewer than MinKeyLen bytes.
+// when a key has fewer than MinKeyLen bytes, and when no bearer header can carry
+// it.
 func NewKeys(keys []Key) (*Keys, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no API key")

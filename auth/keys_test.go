@@ -46,6 +46,13 @@ func TestBadKeysAreAllReportedAndNeverQuoted(t *testing.T) {
 		strings.Repeat("n", 65) + "=" + keyA:  {"part 1"},
 		"a=" + keyA + ",":                     {"part 2"},
 		"a=short,secret-without-name,c=short": {`"a"`, "part 2", `"c"`},
+
+		// No bearer header carries these.
+		"a=" + keyA + " x":                   {`key "a"`, "ASCII"},
+		"a=" + keyA + "\tx":                  {`key "a"`, "ASCII"},
+		"a=" + keyA + "\x00":                 {`key "a"`, "ASCII"},
+		"a=" + keyA + "\x7f":                 {`key "a"`, "ASCII"},
+		"a=" + keyA + "ü,b=" + keyB + "\xff": {`key "a"`, `key "b"`},
 	} {
 		_, err := ParseKeys(list)
 		if err == nil {
@@ -57,7 +64,7 @@ func TestBadKeysAreAllReportedAndNeverQuoted(t *testing.T) {
 				t.Errorf("%q: %v, want mention of %s", list, err, want)
 			}
 		}
-		for _, secret := range []string{keyA, keyB[:7], "shorter-too", "secret-without-name"} {
+		for _, secret := range []string{keyA, keyB, keyB[:7], "shorter-too", "secret-without-name"} {
 			if strings.Contains(err.Error(), secret) {
 				t.Errorf("%q: the error shows a key: %v", list, err)
 			}
@@ -66,7 +73,7 @@ func TestBadKeysAreAllReportedAndNeverQuoted(t *testing.T) {
 }
 
 func TestNewKeysWantsKeys(t *testing.T) {
-	for behaviour, keys := range map[string][]Key{"none": nil, "a short one": {{"a", "short"}}, "no name": {{"", keyA}}} {
+	for behaviour, keys := range map[string][]Key{"none": nil, "a short one": {{"a", "short"}}, "no name": {{"", keyA}}, "one that no header carries": {{"a", keyA + "\n"}}} {
 		if _, err := NewKeys(keys); err == nil {
 			t.Errorf("%s: accepted", behaviour)
 		}

@@ -132,6 +132,24 @@ jwt-issuer:
 	}
 }
 
+// Peers are known by their IPv4 address where they have one, so that is how their networks are kept.
+func TestProxiesInTheFormThatPeersHave(t *testing.T) {
+	for written, want := range map[string]string{
+		"10.1.2.3/8":           "10.0.0.0/8",
+		"192.0.2.7":            "192.0.2.7/32",
+		"2001:db8::1/32":       "2001:db8::/32",
+		"::ffff:192.0.2.7":     "192.0.2.7/32",
+		"::ffff:192.0.2.7/128": "192.0.2.7/32",
+		"::ffff:10.0.0.0/104":  "10.0.0.0/8",
+		"::ffff:0:0/96":        "0.0.0.0/0",
+	} {
+		got := load(t, "--trusted-proxies "+written, secrets, "").Settings.TrustedProxies
+		if len(got) != 1 || got[0].String() != want {
+			t.Errorf("%s: got %v, want %s", written, got, want)
+		}
+	}
+}
+
 func TestCommands(t *testing.T) {
 	for line, want := range map[string]string{
 		"": Serve, "serve": Serve, "--demo serve": Serve, "serve --addr :1 --demo": Serve, "config check": ConfigCheck, "config --demo check": ConfigCheck,

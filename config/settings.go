@@ -21,7 +21,7 @@ type Settings struct {
 	Origins        []string       `key:"origins" value:"LIST" help:"origins whose pages may connect, or *; none: same origin only"`
 	TrustedProxies []netip.Prefix `key:"trusted-proxies" value:"LIST" help:"addresses or networks whose X-Forwarded-For is believed"`
 	DebugAddr      string         `key:"debug-addr" value:"HOST:PORT" help:"loopback address to serve Go's profiles on; none: nowhere"`
-	Drain          time.Duration  `key:"drain" value:"TIME" help:"how long a shutdown may take" default:"10s" min:"0s" max:"10m"`
+	Drain          time.Duration  `key:"drain" value:"TIME" help:"how long a shutdown may take" default:"10s" min:"1s" max:"10m"`
 
 	JWTSecrets   []Secret   `key:"jwt-secret" group:"Who may speak" value:"LIST" help:"HMAC secrets of user tokens, 32 bytes or more; several rotate; required"`
 	JWTUserClaim string     `key:"jwt-user-claim" value:"CLAIM" help:"claim with the user id" default:"sub"`
@@ -51,7 +51,7 @@ type Settings struct {
 	MaxUnauthenticated int           `key:"max-unauthenticated" value:"N" help:"connections that have not shown a token yet" default:"10000" min:"1" max:"10000000"`
 	MaxSocketsPerUser  int           `key:"max-sockets-per-user" value:"N" help:"sockets (tabs, devices) of one user" default:"1000" min:"1" max:"1000000"`
 	MaxPayload         Size          `key:"max-payload" value:"SIZE" help:"one message from a client" default:"64KiB" min:"1KiB" max:"100MiB"`
-	MaxQueue           Size          `key:"max-queue" value:"SIZE" help:"output waiting for a slow client before it is cut off" default:"4MiB" max:"1GiB"`
+	MaxQueue           Size          `key:"max-queue" value:"SIZE" help:"output waiting for a slow client before it is cut off" default:"4MiB" min:"1MiB" max:"1GiB"` // the least is more than the longest online_users: without that nobody gets in
 	EventRate          int           `key:"event-rate" value:"N" help:"events a second from one client; 0: no limit" default:"1000" min:"0" max:"1000000"`
 
 	LogLevel  slog.Level `key:"log-level" group:"Logs" value:"LEVEL" help:"debug, info, warn or error" default:"info"`

@@ -209,13 +209,21 @@ func parsePrefixes(text string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, part := range split(text) {
 		prefix, err := netip.ParsePrefix(part)
-		if err != nil {
+		switch {
+		case err != nil:
 			addr, addrErr := netip.ParseAddr(part)
 			if addrErr != nil || addr.Zone() != "" {
 				return nil, fmt.Errorf("has %q, which is neither an address nor a network; write it like 10.0.0.0/8,192.0.2.7", part)
 			}
 			addr = addr.Unmap()
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		case prefix.Addr().Is4In6():
+			// Peers are compared as IPv4 however they came, and no network of the longer form holds one of those.
+			const mapped = 96 // bits before the IPv4 address
+			if prefix.Bits() < mapped {
+				return nil, fmt.Errorf("has %q, which is more than the IPv4 addresses; write it like 10.0.0.0/8", part)
+			}
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-mapped)
 		}
 		prefixes = append(prefixes, prefix.Masked())
 	}

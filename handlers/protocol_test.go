@@ -386,6 +386,32 @@ func TestProtocolOfBounds(t *testing.T) {
 	}
 }
 
+// The longest online_users fits into the smallest queue that an operator may set: else nobody could connect on a busy node.
+func TestTheSmallestQueueHoldsTheLongestOnlineUsers(t *testing.T) {
+	serve := func(queue string) (*config.Command, error) {
+		return config.Load([]string{"--max-queue=" + queue, "--max-event-bytes=1KiB", "--jwt-secret=" + strings.Repeat("s", 32), "--api-keys=k=" + testKey}, nil, nil)
+	}
+	smallest, err := serve("1MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serve("1023KiB"); err == nil {
+		t.Error("a smaller queue is allowed")
+	}
+	full := onlineUsers{Users: make([]string, presence.SnapshotLimit), Count: 1e9}
+	for i := range full.Users {
+		full.Users[i] = strings.Repeat("<", events.MaxUserIDLen) // no character takes more than <, six bytes for one
+	}
+	data, err := json.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const beside = 64 << 10 // for the CONNECT reply, `authenticated`, and the first that comes behind
+	if longest := len(events.Encode(events.OnlineUsers, data, events.ID{})); longest+beside > int(smallest.Settings.MaxQueue) {
+		t.Errorf("online_users has up to %d bytes, the queue %v", longest, smallest.Settings.MaxQueue)
+	}
+}
+
 func TestProtocolLinks(t *testing.T) {
 	text := page(t)
 	anchors := make(map[string]bool)

@@ -197,7 +197,7 @@ func TestPongFlood(t *testing.T) {
 // A client that pings and does not read its pongs is a slow reader, session or not.
 func TestPingFlood(t *testing.T) {
 	t.Parallel()
-	n := start(t, "--max-queue=256KiB")
+	n := start(t, "--max-queue=1MiB")
 	b := watch(t, n)
 	pings := times(1000, frame(fin|opPing, strings.Repeat("p", 125)))
 	for _, c := range []struct {
