@@ -32,6 +32,23 @@ func applyHeaders(event *events.Event, header http.Header) error {
 	return nil
 }
 
+// refuseEventHeaders refuses in a batch what only one event can have.
+func refuseEventHeaders(header http.Header) error {
+	if len(header[headerIdempotencyKey]) > 0 {
+		return &events.Error{
+			Code: events.CodeInvalidIdempotencyKey, Field: headerIdempotencyKey,
+			Detail: "the events of a batch carry their keys themselves, as idempotencyKey",
+		}
+	}
+	if len(header[headerStaleAfter]) > 0 {
+		return &events.Error{
+			Code: events.CodeInvalidStaleAfter, Field: headerStaleAfter,
+			Detail: "the events of a batch carry it themselves, as staleAfter",
+		}
+	}
+	return nil
+}
+
 func applyIdempotencyKey(event *events.Event, values []string) error {
 	refuse := func(detail string) error {
 		return &events.Error{Code: events.CodeInvalidIdempotencyKey, Field: headerIdempotencyKey, Detail: detail}

@@ -120,11 +120,8 @@ func (e *Events) publishAndWait(c *gin.Context, event events.Event, wait time.Du
 // Batch is POST /v1/events/batch: up to MaxBatchItems events, each with a
 // result of its own in its place.
 func (e *Events) Batch(c *gin.Context) {
-	if len(c.Request.Header[headerIdempotencyKey]) > 0 {
-		fail(c, &events.Error{
-			Code: events.CodeInvalidIdempotencyKey, Field: headerIdempotencyKey,
-			Detail: "the events of a batch carry their keys themselves, as idempotencyKey",
-		})
+	if err := refuseEventHeaders(c.Request.Header); err != nil {
+		fail(c, err)
 		return
 	}
 	body, err := readBody(c, e.cfg.MaxBatchBytes)

@@ -115,6 +115,7 @@ var refusals = []struct {
 	{name: "a field twice", operation: "publishBatch", call: call{method: "POST", path: "/v1/events/batch", body: `{"events":[],"events":[]}`}, code: "duplicate_field", field: "events"},
 	{name: "no events", operation: "publishBatch", call: call{method: "POST", path: "/v1/events/batch", body: `{}`}, code: "missing_field", field: "events"},
 	{name: "a key header", operation: "publishBatch", call: batch("").with("Idempotency-Key: k"), code: "invalid_idempotency_key", field: "Idempotency-Key"},
+	{name: "a staleAfter header", operation: "publishBatch", call: batch("").with("Stale-After: 5"), code: "invalid_stale_after", field: "Stale-After"},
 	{name: "too many", operation: "publishBatch", call: batch("1,1,1,1,1"), code: "batch_too_large", field: "events"},
 	{name: "too large", operation: "publishBatch", call: batch(strings.Repeat(" ", 1100)), code: "payload_too_large"},
 	{name: "a form", operation: "publishBatch", call: batch("").with("Content-Type: text/plain"), code: "unsupported_media_type"},
