@@ -1,8 +1,12 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -72,7 +76,7 @@ func (u *Users) Disconnect(c *gin.Context) {
 }
 
 func readReason(c *gin.Context) (string, error) {
-	if c.Request.ContentLength == 0 {
+	if leftOut(c.Request) {
 		return defaultReason, nil
 	}
 	body, err := readBody(c, maxDisconnectBody)
@@ -90,6 +94,24 @@ func readReason(c *gin.Context) (string, error) {
 		return "", &events.Error{Code: codeInvalidReason, Field: "reason"}
 	}
 	return reason, nil
+}
+
+// leftOut reports whether a request has no body. Of a chunked one that shows
+// only when it is read, and what was read is put back.
+func leftOut(r *http.Request) bool {
+	if r.ContentLength >= 0 {
+		return r.ContentLength == 0
+	}
+	first := make([]byte, 1)
+	n, err := r.Body.Read(first)
+	if n == 0 && errors.Is(err, io.EOF) {
+		return true
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
+	return false
 }
 
 type jobList struct {

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,35 @@ func TestDisconnect(t *testing.T) {
 			want := `alice 2["unauthorized",{"code":"token_revoked","message":"` + tc.message + `"}]`
 			if b.disconnected != want {
 				t.Errorf("got  %s\nwant %s", b.disconnected, want)
+			}
+		})
+	}
+}
+
+// A body that was left out may still be announced as one in chunks, and then it has no media type.
+func TestDisconnectWithChunks(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body    string
+		headers []string
+		status  int
+		message string
+	}{
+		"empty":                       {"", []string{"Content-Type: -"}, 200, defaultReason},
+		"empty, and called JSON":      {"", nil, 200, defaultReason},
+		"empty, and called text":      {"", []string{"Content-Type: text/plain"}, 200, defaultReason},
+		"a reason":                    {`{"reason":"over"}`, nil, 200, "over"},
+		"a reason without media type": {`{"reason":"over"}`, []string{"Content-Type: -"}, 415, ""},
+		"one byte that is no JSON":    {`x`, nil, 400, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := new(backend)
+			w := disconnect("").reading(io.MultiReader(strings.NewReader(tc.body))).with(tc.headers...).to(api(b, smallLimits, silent()))
+			want := `alice 2["unauthorized",{"code":"token_revoked","message":"` + tc.message + `"}]`
+			if tc.status != 200 {
+				want = ""
+			}
+			if w.Code != tc.status || b.disconnected != want {
+				t.Errorf("%d %s\ngot  %s\nwant %s", w.Code, w.Body, b.disconnected, want)
 			}
 		})
 	}
