@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -82,10 +83,12 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 			return nil, err
 		}
 		visits := middleware.NewLimiter(middleware.LimiterConfig{Rate: demoRate, Burst: 10 * demoRate}, proxies)
-		r.Group(webdemo.Path,
+		guarded := r.Group("/",
 			origins.Guard(handlers.Problem),
 			visits.Guard(handlers.Problem),
-		).Any("*path", gin.WrapH(demo))
+		)
+		guarded.Any(webdemo.Path+"*path", gin.WrapH(demo))
+		guarded.Any(strings.TrimSuffix(webdemo.Path, "/"), gin.WrapH(demo))
 	}
 	return r, nil
 }

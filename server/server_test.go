@@ -217,6 +217,23 @@ func TestMonitorsMayAskWithHead(t *testing.T) {
 	}
 }
 
+func TestTheDemoIsFoundWithoutItsSlash(t *testing.T) {
+	n := start(t, "--demo")
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for path, want := range map[string]string{"/demo": "/demo/", "/demo?user=ada": "/demo/?user=ada"} {
+		response, err := client.Get(n.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		// Temporary, or browsers would remember it for whatever listens on that port next.
+		if response.StatusCode != http.StatusTemporaryRedirect || response.Header.Get("Location") != want {
+			t.Errorf("%s: %s to %q, want %q", path, response.Status, response.Header.Get("Location"), want)
+		}
+	}
+	client.CloseIdleConnections()
+}
+
 // What the OpenAPI document promises and what is routed are the same.
 func TestRoutesAreTheDocumentedOnes(t *testing.T) {
 	n := start(t)

@@ -10,13 +10,15 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"jobwire/events"
 )
 
-// Path is where [Handler] is to be mounted, with everything below it.
+// Path is where [Handler] is to be mounted, with everything below it. Without
+// its slash at the end it may be mounted too: it is redirected to the page.
 const Path = "/demo/"
 
 // maxTokenRequest bounds the body of a token request, in bytes.
@@ -60,9 +62,9 @@ func Handler(cfg Config) (http.Handler, error) {
 	}
 	d := &demo{cfg: cfg, assets: assets}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+Path, d.asset)
-	mux.HandleFunc("GET "+Path+"config.json", d.config)
-	mux.HandleFunc("POST "+Path+"token", d.token)
+	mux.HandleFunc(Path, only(d.asset, http.MethodGet, http.MethodHead))
+	mux.HandleFunc(Path+"config.json", only(d.config, http.MethodGet, http.MethodHead))
+	mux.HandleFunc(Path+"token", only(d.token, http.MethodPost))
 	return d.guard(mux), nil
 }
 
@@ -87,6 +89,19 @@ func (d *demo) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// only lets these methods pass. The mux knows methods too, but refuses others in
+// plain text, and would look for a file called token.
+func only(next http.HandlerFunc, methods ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "the path has no such method, see Allow")
+			return
+		}
+		next(w, r)
+	}
 }
 
 func (d *demo) asset(w http.ResponseWriter, r *http.Request) {

@@ -270,10 +270,17 @@ func TestNamesOfThisMachine(t *testing.T) {
 }
 
 func TestWrongMethodsAreRefused(t *testing.T) {
-	for _, c := range [][2]string{{"GET", "token"}, {"POST", "config.json"}, {"POST", ""}, {"DELETE", "app.js"}} {
-		res := serve(t, Config{}, httptest.NewRequest(c[0], Path+c[1], nil))
-		if res.StatusCode == http.StatusOK {
-			t.Errorf("%s %s was taken", c[0], c[1])
+	for _, c := range []struct{ method, path, allow string }{
+		{"GET", "token", "POST"}, {"HEAD", "token", "POST"}, {"OPTIONS", "token", "POST"},
+		{"POST", "config.json", "GET, HEAD"}, {"POST", "", "GET, HEAD"}, {"DELETE", "app.js", "GET, HEAD"},
+	} {
+		res := serve(t, Config{}, httptest.NewRequest(c.method, Path+c.path, nil))
+		if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != c.allow || res.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: got %d %v", c.method, c.path, res.StatusCode, res.Header)
+			continue
+		}
+		if body := decode(t, res); body["code"] != "method_not_allowed" {
+			t.Errorf("%s %s: got %v", c.method, c.path, body)
 		}
 	}
 }
