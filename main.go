@@ -99,7 +99,9 @@ func serve(settings config.Settings, stdout, stderr io.Writer) error {
 // greet prints what a newcomer needs: where to look, and how to send.
 func greet(w io.Writer, settings config.Settings, addr net.Addr) {
 	url := "http://" + addr.String()
-	fmt.Fprintf(w, "Demo:   %s/demo/\n", url)
+	if settings.Demo {
+		fmt.Fprintf(w, "Demo:   %s/demo/\n", url)
+	}
 	fmt.Fprintf(w, "Worker: curl %s/v1/events -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' "+
 		`-d '{"userId":"alice","event":"job_progress","data":{"jobId":"job-1","progress":42}}'`+"\n", url, settings.APIKeys[0].Secret)
 }
