@@ -42,7 +42,10 @@ setup:
 
 .PHONY: check
 check: ## gofmt and go vet
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@# Without names gofmt would wait for a program on its standard input.
+	@files=$$(git ls-files -co --exclude-standard '*.go'); \
+	if [ -z "$$files" ]; then echo "git lists no Go files here"; exit 1; fi; \
+	unformatted=$$(gofmt -l $$files); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 
