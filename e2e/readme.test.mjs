@@ -36,6 +36,10 @@ test("names targets of make that there are", () => {
   for (const target of targets) assert.ok(makefile.includes(`\n${target}:`), target);
 });
 
+test("the proxy keeps the port of the host, or pages of the same origin on other ports than 80 and 443 are refused", () => {
+  assert.deepEqual([...readme.matchAll(/proxy_set_header Host (\S+);/g)].map(([, host]) => host), ["$http_host"]);
+});
+
 test("links to files that there are", () => {
   for (const [, path] of readme.matchAll(/\]\((?!http)([^)#]+)\)/g)) readFileSync(new URL(`../${path}`, import.meta.url));
 });
