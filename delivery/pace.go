@@ -123,9 +123,9 @@ func (s *Service) fire(l *lane, p *pace, now time.Time) (action, bool) {
 	if p.asked == p.pending.id {
 		return action{}, false // the answer may be slow, the disk's or another call's
 	}
-	if p.misses > 1 {
-		// Twice the store said that there is a later progress, and it never
-		// came by: another node has published and emitted it.
+	if p.misses > 1 && len(l.open) == 0 {
+		// Twice the store said that there is a later event of the job, and no
+		// call is under way that could bring it: another node has emitted it.
 		p.sent()
 		return action{}, false
 	}

@@ -224,10 +224,12 @@ func TestTheLastProgressComesHoweverSlowTheStoreIs(t *testing.T) {
 		fails          time.Duration // the store refuses all for so long
 		delay          time.Duration // so much later it answers
 		user, waitsFor string        // who meets the delay
+		end            bool          // the job ends meanwhile
 	}{
 		{name: "at first", fails: interval + interval/2},
 		{name: "for a while", fails: 10 * interval},
 		{name: "its own user's events wait for the disk", delay: 5 * interval, user: "ann", waitsFor: "note"},
+		{name: "its end waits for the disk", delay: 5 * interval, user: "ann", waitsFor: "note", end: true},
 		{name: "its new id waits for the disk", delay: 5 * interval, user: "ann", waitsFor: "refresh"},
 		{name: "another user's events wait for the disk", delay: 10 * interval, user: "bob", waitsFor: "note"},
 	} {
@@ -261,7 +263,11 @@ func TestTheLastProgressComesHoweverSlowTheStoreIs(t *testing.T) {
 				time.AfterFunc(c.fails, func() { broken.Store(c.fails == 0) })
 				if c.waitsFor == "note" {
 					time.Sleep(interval - 2*later - time.Millisecond) // the call is at the store when the new id comes
-					slow.Go(func() { publish(t, s, event(c.user, "note", "", `1`)) })
+					late := event(c.user, "note", "", `1`)
+					if c.end {
+						late = event(c.user, events.JobCompleted, "1", `3`)
+					}
+					slow.Go(func() { publish(t, s, late) })
 				}
 				time.Sleep(c.fails + interval + interval/2)
 				if c.delay > 0 && c.user == "ann" {

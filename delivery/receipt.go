@@ -204,6 +204,9 @@ func (r *receipts) saved(batch []Settlement) (again bool) {
 		if st.Key != "" {
 			if o := r.outcomes[outcomeKey{st.UserID, st.Key}]; o != nil && o.outcome == st.Outcome {
 				o.saved = 1
+				if len(r.outcomes) > maxOutcomes/2 {
+					o.saved = savedRounds // make room, a store that works is soon asked again
+				}
 			}
 			continue
 		}

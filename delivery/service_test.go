@@ -210,6 +210,34 @@ func TestARepeatThatWaitsForTheDiskGetsTheFirstAnswer(t *testing.T) {
 	})
 }
 
+// However many keyed events come, what the store has makes room for what it has not.
+func TestManyKeyedEventsKeepTheirAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(t, delivery.Config{}, &wire{sockets: 2})
+		defer end(t, s)
+		const rounds, each = 12, 10_000 // 100,000 a second
+		keyed := func(n int) events.Event {
+			ev := event(fmt.Sprint("user", n%500), "note", "", `1`)
+			ev.IdempotencyKey = fmt.Sprint(n)
+			return ev
+		}
+		for round := range rounds {
+			batch := make([]events.Event, each)
+			for i := range batch {
+				batch[i] = keyed(round*each + i)
+			}
+			s.PublishBatch(t.Context(), batch)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		for i := range each {
+			if res := publish(t, s, keyed((rounds-1)*each+i)); res.Status != delivery.StatusSent || res.Sockets != 2 || !res.Repeated {
+				t.Fatalf("repeat %d: %+v", i, res)
+			}
+		}
+	})
+}
+
 type slowStore struct {
 	delivery.Store
 	delay func() time.Duration
