@@ -38,7 +38,7 @@ test: setup check test-go test-bench test-e2e ## everything; installs what it ne
 
 .PHONY: setup
 setup:
-	@e2e/setup.sh
+	@test/e2e/setup.sh
 
 .PHONY: check
 check: ## gofmt and go vet
@@ -51,17 +51,17 @@ check: ## gofmt and go vet
 
 .PHONY: test-go
 test-go: setup
-	$(GO) test -race -timeout 10m -json ./... | node e2e/tally.mjs
-	@# Under the race detector the engine sends in another way: see engine/syscalls_linux.go.
-	$(GO) test -timeout 5m -json ./engine ./realtime | node e2e/tally.mjs
+	$(GO) test -race -timeout 10m -json ./... | node test/e2e/tally.mjs
+	@# Under the race detector the engine sends in another way: see internal/engine/syscalls_linux.go.
+	$(GO) test -timeout 5m -json ./internal/engine ./internal/realtime | node test/e2e/tally.mjs
 
 .PHONY: test-bench
 test-bench: setup
-	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 5m -json ./... | node ../e2e/tally.mjs
+	cd test/bench && $(GO) vet ./... && $(GO) test -race -timeout 5m -json ./... | node ../e2e/tally.mjs
 
 .PHONY: test-e2e
-test-e2e: setup bin/jobwire-race e2e/node_modules/.installed
-	cd e2e && JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec --test-reporter-destination=stdout \
+test-e2e: setup bin/jobwire-race test/e2e/node_modules/.installed
+	cd test/e2e && JOBWIRE_BIN=../../bin/jobwire-race node --test --test-reporter=spec --test-reporter-destination=stdout \
 		--test-reporter=./tally-reporter.mjs --test-reporter-destination=stderr $(E2E)
 
 # The binary under test carries the race detector: what it finds ends the
@@ -71,16 +71,16 @@ bin/jobwire-race: $(CLIENT)
 	$(GO) build -race -ldflags '-X main.version=$(VERSION)' -o $@ .
 
 .PHONY: chaos
-chaos: setup bin/jobwire-race e2e/node_modules/.installed ## the long form of the tests that cut, kill and reload
-	cd e2e && CHAOS=long POWERCUTS=200 JOBWIRE_BIN=../bin/jobwire-race node --test --test-reporter=spec --test-concurrency=1 chaos.test.mjs power-cut.test.mjs
+chaos: setup bin/jobwire-race test/e2e/node_modules/.installed ## the long form of the tests that cut, kill and reload
+	cd test/e2e && CHAOS=long POWERCUTS=200 JOBWIRE_BIN=../../bin/jobwire-race node --test --test-reporter=spec --test-concurrency=1 chaos.test.mjs power-cut.test.mjs
 
-e2e/node_modules/.installed: e2e/package-lock.json
-	cd e2e && $(NPM_CI)
+test/e2e/node_modules/.installed: test/e2e/package-lock.json
+	cd test/e2e && $(NPM_CI)
 	touch $@
 
 .PHONY: hostile
 hostile: ## the long form of the tests that attack; HOSTILE_SOAK=1h for a longer churn
-	HOSTILE=full $(GO) test -race -count=1 -timeout 2h -v ./e2e/hostile
+	HOSTILE=full $(GO) test -race -count=1 -timeout 2h -v ./test/hostile
 
 .PHONY: lint
 lint: ## golangci-lint
@@ -97,8 +97,8 @@ fuzz: ## every fuzz target, FUZZTIME each (60s)
 
 .PHONY: bench
 bench: ## side by side with other servers
-	$(MAKE) -C bench
+	$(MAKE) -C test/bench
 
 .PHONY: clean
 clean: ## remove what was built and installed
-	rm -rf bin $(CLIENT) web-demo/node_modules e2e/node_modules e2e/artifacts
+	rm -rf bin $(CLIENT) web-demo/node_modules test/e2e/node_modules test/e2e/artifacts

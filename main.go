@@ -19,8 +19,8 @@ import (
 	"syscall"
 	"time"
 
-	"jobwire/auth"
 	"jobwire/config"
+	"jobwire/internal/auth"
 	"jobwire/server"
 )
 

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"jobwire/auth"
 	"jobwire/config"
+	"jobwire/internal/auth"
 )
 
 func TestTheGreetingNamesWhatIsServed(t *testing.T) {

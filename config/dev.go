@@ -3,7 +3,7 @@ package config
 import (
 	"crypto/rand"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
 )
 
 const (

@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"strings"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
 )
 
 const envPrefix = "JOBWIRE_"

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
 )
 
 // Settings is everything that can be set about a server. Tags: key (flag,

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"jobwire/auth"
-	"jobwire/events"
+	"jobwire/internal/auth"
+	"jobwire/internal/events"
 )
 
 // validate reports everything that is wrong with values that could be read.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
 )
 
 // hidden stands for a secret wherever values are shown.

@@ -3,9 +3,9 @@ package handlers
 import (
 	"context"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
+	"jobwire/internal/realtime"
 	"jobwire/middleware"
-	"jobwire/realtime"
 )
 
 // RegisterClientEvents lists all that a client may send. Add a row to offer

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"testing"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
+	"jobwire/internal/realtime"
 	"jobwire/middleware"
-	"jobwire/realtime"
 )
 
 // recorder refuses every token, and remembers it.

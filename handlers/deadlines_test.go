@@ -14,8 +14,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/delivery"
-	"jobwire/events"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
 )
 
 // patient waits for a receipt as long as it may, unless the client leaves.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"jobwire/events"
+	"jobwire/internal/events"
 )
 
 // The headers that say about one event what its fields can say too, for

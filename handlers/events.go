@@ -8,8 +8,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/delivery"
-	"jobwire/events"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
 )
 
 // Publisher takes the events of workers. Its errors are *events.Error where

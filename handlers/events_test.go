@@ -11,8 +11,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/delivery"
-	"jobwire/events"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
 	"jobwire/middleware"
 )
 

@@ -16,10 +16,10 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/gin-gonic/gin"
 
-	"jobwire/delivery"
-	"jobwire/events"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
+	"jobwire/internal/presence"
 	"jobwire/middleware"
-	"jobwire/presence"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

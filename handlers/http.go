@@ -14,7 +14,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/events"
+	"jobwire/internal/events"
 )
 
 // Prepare sets up Gin's routing as the routes of this package need it: user

@@ -12,9 +12,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"jobwire/delivery"
-	"jobwire/events"
-	"jobwire/presence"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
+	"jobwire/internal/presence"
 )
 
 type openAPIDocument struct {

@@ -6,8 +6,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/events"
-	"jobwire/presence"
+	"jobwire/internal/events"
+	"jobwire/internal/presence"
 )
 
 const (

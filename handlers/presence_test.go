@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"jobwire/presence"
+	"jobwire/internal/presence"
 )
 
 func TestPresenceOfOne(t *testing.T) {

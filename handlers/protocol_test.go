@@ -20,14 +20,14 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/auth"
 	"jobwire/config"
-	"jobwire/delivery"
-	"jobwire/engine"
-	"jobwire/events"
+	"jobwire/internal/auth"
+	"jobwire/internal/delivery"
+	"jobwire/internal/engine"
+	"jobwire/internal/events"
+	"jobwire/internal/presence"
+	"jobwire/internal/realtime"
 	"jobwire/middleware"
-	"jobwire/presence"
-	"jobwire/realtime"
 )
 
 // These tests hold docs/protocol.md to the code: what one of them lists and
@@ -150,7 +150,7 @@ func members(t *testing.T, value any) string {
 func TestProtocolOfEventsToTheClient(t *testing.T) {
 	rows := table(t, "Events to the client", "event")
 	rows = slices.DeleteFunc(rows, func(row []string) bool { return row[0] == "any other name" })
-	same(t, "events", firstColumn(rows), values(constants(t, "../events", "^(Job[A-Z]|Authenticated$|Unauthorized$|User(On|Off)line$|OnlineUsers$)")))
+	same(t, "events", firstColumn(rows), values(constants(t, "../internal/events", "^(Job[A-Z]|Authenticated$|Unauthorized$|User(On|Off)line$|OnlineUsers$)")))
 
 	shapes := map[string]string{
 		events.Authenticated: members(t, greeting{}),
@@ -204,7 +204,7 @@ func TestProtocolOfEventsFromTheClient(t *testing.T) {
 }
 
 func TestProtocolOfSocketCodes(t *testing.T) {
-	tokens := values(constants(t, "../auth", "^CodeToken"))
+	tokens := values(constants(t, "../internal/auth", "^CodeToken"))
 	handshake := table(t, "Connecting", "code")
 	same(t, "handshake codes", firstColumn(handshake), append(slices.Clone(tokens), realtime.CodeTooManySockets, realtime.CodeInternal))
 	for _, row := range handshake {
@@ -216,7 +216,7 @@ func TestProtocolOfSocketCodes(t *testing.T) {
 			t.Errorf("%s: err.message %q, want %q", row[0], row[2], want)
 		}
 	}
-	all := values(constants(t, "../realtime", "^Code"))
+	all := values(constants(t, "../internal/realtime", "^Code"))
 	same(t, "ack codes", append(firstColumn(table(t, "Events from the client", "code")), realtime.CodeTooManySockets), all)
 
 	if !strings.Contains(page(t), "`"+CodeTokenRevoked+"`") || !strings.Contains(page(t), "`"+auth.CodeTokenExpired+"`") {
@@ -234,8 +234,8 @@ func page(t *testing.T) string {
 }
 
 func TestProtocolOfCloseReasons(t *testing.T) {
-	reasons := values(constants(t, "../engine", "^Reason"))
-	reasons = append(reasons, values(constants(t, "../realtime", "^Reason"))...)
+	reasons := values(constants(t, "../internal/engine", "^Reason"))
+	reasons = append(reasons, values(constants(t, "../internal/realtime", "^Reason"))...)
 	reasons = append(reasons, values(constants(t, ".", "^reason"))...)
 	same(t, "close reasons", firstColumn(table(t, "Closed connections", "reason")), reasons)
 }
@@ -317,7 +317,7 @@ func TestProtocolOfCalls(t *testing.T) {
 	var fields []string
 	schema := readOpenAPI(t).Components.Schemas
 	same(t, "fields of an event", firstColumn(table(t, "Sending events", "field")), append(fields, slices.Collect(maps.Keys(schema["Event"].Properties))...))
-	same(t, "statuses", firstColumn(table(t, "Sending events", "status")), values(constants(t, "../delivery", "^Status[A-Z]")))
+	same(t, "statuses", firstColumn(table(t, "Sending events", "status")), values(constants(t, "../internal/delivery", "^Status[A-Z]")))
 	for _, name := range reservedNames {
 		if !strings.Contains(page(t), "`"+name+"`") || events.CheckName(name) == nil {
 			t.Errorf("%s is not reserved, or the page does not say so", name)
@@ -341,7 +341,7 @@ func TestProtocolOfErrors(t *testing.T) {
 	same(t, "errors", documented, real)
 
 	// Whatever code the packages behind give, the catalogue has it.
-	for _, code := range append(values(constants(t, "../events", "^Code")), values(constants(t, "../delivery", "^Code"))...) {
+	for _, code := range append(values(constants(t, "../internal/events", "^Code")), values(constants(t, "../internal/delivery", "^Code"))...) {
 		if problems[code] == nil {
 			t.Errorf("%s is not in the catalogue", code)
 		}

@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"time"
 
-	"jobwire/auth"
-	"jobwire/delivery"
-	"jobwire/events"
-	"jobwire/realtime"
+	"jobwire/internal/auth"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
+	"jobwire/internal/realtime"
 )
 
 // Audience is what a session asks of presence.

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"jobwire/events"
+	"jobwire/internal/events"
 )
 
 // decodeObject reads a small JSON object into fields, a pointer for each

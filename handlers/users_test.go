@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"jobwire/delivery"
-	"jobwire/events"
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
 )
 
 func TestDisconnect(t *testing.T) {

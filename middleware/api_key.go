@@ -5,7 +5,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/auth"
+	"jobwire/internal/auth"
 )
 
 // KeyLookup knows the API keys of workers. Lookup compares in constant time

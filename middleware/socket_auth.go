@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 
-	"jobwire/auth"
-	"jobwire/realtime"
+	"jobwire/internal/auth"
+	"jobwire/internal/realtime"
 )
 
 // TokenVerifier checks a user's token. The error is an [*auth.Refusal] when

@@ -1,8 +1,8 @@
 package server
 
 import (
-	"jobwire/events"
-	"jobwire/realtime"
+	"jobwire/internal/events"
+	"jobwire/internal/realtime"
 )
 
 // fanout is the way from delivery and presence to the sockets. It exists

@@ -9,8 +9,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"jobwire/auth"
 	"jobwire/handlers"
+	"jobwire/internal/auth"
 	"jobwire/middleware"
 	webdemo "jobwire/web-demo"
 )

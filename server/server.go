@@ -14,16 +14,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"jobwire/auth"
-	"jobwire/backend/embedded"
 	"jobwire/config"
-	"jobwire/delivery"
-	"jobwire/engine"
-	"jobwire/events"
 	"jobwire/handlers"
+	"jobwire/internal/auth"
+	"jobwire/internal/delivery"
+	"jobwire/internal/engine"
+	"jobwire/internal/events"
+	"jobwire/internal/presence"
+	"jobwire/internal/realtime"
+	"jobwire/internal/store/embedded"
 	"jobwire/middleware"
-	"jobwire/presence"
-	"jobwire/realtime"
 )
 
 // Server is one node. New opens its store; Serve runs it to its end.

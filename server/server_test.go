@@ -18,8 +18,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"go.uber.org/goleak"
 
-	"jobwire/auth"
 	"jobwire/config"
+	"jobwire/internal/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

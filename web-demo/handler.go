@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"jobwire/events"
+	"jobwire/internal/events"
 )
 
 // Path is where [Handler] is to be mounted, with everything below it. Without

@@ -1,0 +1,218 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"jobwire/internal/events"
+)
+
+const (
+	// MinSecretLen is how many bytes an HMAC secret has at least.
+	MinSecretLen = 32
+	// MaxTokenLen is how many bytes of a token are looked at, at most.
+	MaxTokenLen = 8 << 10
+	// DefaultUserClaim is the claim that names the user.
+	DefaultUserClaim = "sub"
+	// DefaultLeeway is how far an issuer's clock may be ahead of ours.
+	DefaultLeeway = 30 * time.Second
+)
+
+// latestExpiry keeps ExpiresAt inside what RFC 3339 can write. Tokens with an
+// exp beyond it exist: some issuers count milliseconds.
+var latestExpiry = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+
+// VerifierConfig says which tokens are accepted.
+type VerifierConfig struct {
+	Secrets     [][]byte         // for HS256, HS384, HS512; required; any of them may match, Mint uses the first
+	UserClaim   string           // claim with the user id, a string or an integer; default "sub"
+	TenantClaim string           // claim with the tenant, a string or an integer; none when empty
+	Issuer      string           // required value of iss; not checked when empty
+	Audience    []string         // aud must hold one of them; not checked when empty
+	Leeway      time.Duration    // for nbf and iat; default 30 s
+	Now         func() time.Time // default time.Now
+}
+
+func (cfg VerifierConfig) withDefaults() (VerifierConfig, error) {
+	if len(cfg.Secrets) == 0 {
+		return cfg, errors.New("no secret to verify tokens with")
+	}
+	for i, secret := range cfg.Secrets {
+		if len(secret) < MinSecretLen {
+			return cfg, fmt.Errorf("secret %d has %d bytes, want at least %d", i+1, len(secret), MinSecretLen)
+		}
+	}
+	if cfg.Leeway < 0 {
+		return cfg, errors.New("negative leeway")
+	}
+	if cfg.UserClaim == "" {
+		cfg.UserClaim = DefaultUserClaim
+	}
+	for _, taken := range []string{"exp", "iat", "nbf", "iss", "aud"} {
+		if cfg.UserClaim == taken || cfg.TenantClaim == taken {
+			return cfg, fmt.Errorf("claim %q can name neither user nor tenant", taken)
+		}
+	}
+	if cfg.UserClaim == cfg.TenantClaim {
+		return cfg, fmt.Errorf("claim %q names both user and tenant", cfg.UserClaim)
+	}
+	if cfg.Leeway == 0 {
+		cfg.Leeway = DefaultLeeway
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return cfg, nil
+}
+
+// Verifier verifies the tokens of users. It is safe for concurrent use.
+type Verifier struct {
+	cfg    VerifierConfig
+	parser *jwt.Parser
+	// keys holds what can verify each algorithm, and so is the list of
+	// allowed algorithms: one without a key of its own kind is refused before
+	// any key is tried. An RS256 public key can thus never pass for a secret.
+	keys map[string]jwt.VerificationKeySet
+}
+
+// NewVerifier fails when a secret is missing or has fewer than MinSecretLen
+// bytes.
+func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var secrets jwt.VerificationKeySet
+	for _, secret := range cfg.Secrets {
+		secrets.Keys = append(secrets.Keys, secret)
+	}
+	v := &Verifier{cfg: cfg, keys: map[string]jwt.VerificationKeySet{
+		jwt.SigningMethodHS256.Alg(): secrets,
+		jwt.SigningMethodHS384.Alg(): secrets,
+		jwt.SigningMethodHS512.Alg(): secrets,
+	}}
+	v.parser = jwt.NewParser(
+		jwt.WithValidMethods(slices.Collect(maps.Keys(v.keys))),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(cfg.Leeway),
+		jwt.WithTimeFunc(cfg.Now),
+		jwt.WithJSONNumber(), // user ids may be integers beyond 2^53
+		jwt.WithStrictDecoding(),
+		jwt.WithIssuer(cfg.Issuer),
+		jwt.WithAudience(cfg.Audience...),
+	)
+	return v, nil
+}
+
+// Verify returns who the bearer of token is, or a *Refusal. The context
+// bounds what a verification may wait for.
+//
+// The expiry has no leeway: a connection ends at exactly that moment, and a
+// token that could still open a new one would have its client come back in
+// circles.
+func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
+	switch {
+	case token == "":
+		return Identity{}, &Refusal{CodeTokenMissing, "no token was sent"}
+	case len(token) > MaxTokenLen:
+		return Identity{}, &Refusal{CodeTokenMalformed, "the token is too long"}
+	case strings.ContainsAny(token, "\r\n"): // base64 decoders skip them: one token would have many spellings
+		return Identity{}, &Refusal{CodeTokenMalformed, "the token has line breaks"}
+	}
+	claims := jwt.MapClaims{}
+	parsed, err := v.parser.ParseWithClaims(token, claims, v.key)
+	if err != nil {
+		return Identity{}, refusalFor(err)
+	}
+	// RFC 7515, 4.1.11: extensions that a token calls critical must be
+	// understood, and we understand none.
+	if _, critical := parsed.Header["crit"]; critical {
+		return Identity{}, invalid("the token requires extensions that are not supported")
+	}
+	return v.identity(claims)
+}
+
+func (v *Verifier) key(token *jwt.Token) (any, error) {
+	return v.keys[token.Method.Alg()], nil // the parser has checked that there are some
+}
+
+func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
+	expiry, err := claims.GetExpirationTime()
+	if err != nil || expiry == nil {
+		return Identity{}, invalid("the token has no usable exp")
+	}
+	if !v.cfg.Now().Before(expiry.Time) {
+		return Identity{}, expired()
+	}
+	id := Identity{ExpiresAt: expiry.UTC()}
+	if id.ExpiresAt.After(latestExpiry) {
+		id.ExpiresAt = latestExpiry
+	}
+	user, ok := label(claims[v.cfg.UserClaim])
+	if !ok || events.CheckUserID(user) != nil {
+		return Identity{}, invalid("the token names no usable user")
+	}
+	id.UserID = user
+	if v.cfg.TenantClaim == "" {
+		return id, nil
+	}
+	switch tenant := claims[v.cfg.TenantClaim]; tenant {
+	case nil, "":
+	default:
+		if id.Tenant, ok = label(tenant); !ok || events.CheckUserID(id.Tenant) != nil {
+			return Identity{}, invalid("the token names no usable tenant")
+		}
+	}
+	return id, nil
+}
+
+// label reads a claim that is a string or an integer of any size.
+func label(claim any) (string, bool) {
+	switch value := claim.(type) {
+	case string:
+		// The decoder puts this rune where the text was not Unicode, and then
+		// two users could have one id.
+		return value, !strings.ContainsRune(value, utf8.RuneError)
+	case json.Number:
+		return value.String(), value != "-0" && !strings.ContainsAny(value.String(), ".eE")
+	}
+	return "", false
+}
+
+// refusalFor turns what the parser says into a code. Whatever makes a token
+// not genuine, or not meant for us, is told before its times.
+func refusalFor(err error) *Refusal {
+	switch {
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return &Refusal{CodeTokenMalformed, "the token is not a JWT"}
+	case errors.Is(err, jwt.ErrTokenUnverifiable), errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return invalid("the token's signature or algorithm is not accepted")
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return invalid("the token lacks a required claim")
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return invalid("the token has another issuer")
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		return invalid("the token is for another audience")
+	case errors.Is(err, jwt.ErrInvalidType):
+		return invalid("a claim of the token has the wrong type")
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return expired()
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return &Refusal{CodeTokenNotActive, "the token is not valid yet"}
+	}
+	return invalid("the token is not accepted")
+}
+
+func expired() *Refusal { return &Refusal{CodeTokenExpired, "the token has expired"} }
+
+func invalid(message string) *Refusal { return &Refusal{CodeTokenInvalid, message} }

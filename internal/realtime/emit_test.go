@@ -1,0 +1,367 @@
+package realtime
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zishang520/socket.io/v2/socket"
+
+	"jobwire/internal/engine"
+	"jobwire/internal/events"
+)
+
+func TestEmitReachesAllSocketsOfTheUserAndNobodyElse(t *testing.T) {
+	s := newStand(t, Config{})
+	a1, a2, b := s.connect(t, "alice"), s.connect(t, "alice"), s.connect(t, "bob")
+	if n := s.EmitUser("alice", message("job_progress", `{"big":12345678901234567890,"é":1.0}`, 7)); n != 2 {
+		t.Errorf("reached %d", n)
+	}
+	if n := s.EmitUser("nobody", message("x", `1`, 0)); n != 0 {
+		t.Errorf("nobody is %d sockets", n)
+	}
+	s.EmitUser("bob", message("for_bob", `1`, 0))
+	a1.expect(`42["job_progress",{"big":12345678901234567890,"é":1.0},"7-0"]`)
+	a2.expect(`42["job_progress",{"big":12345678901234567890,"é":1.0},"7-0"]`)
+	b.expect(`42["for_bob",1]`)
+}
+
+func TestLongUserNamesAreRoomsToo(t *testing.T) {
+	s := newStand(t, Config{})
+	user := strings.Repeat("ü", events.MaxUserIDLen/2)
+	c := s.connect(t, user)
+	if s.EmitUser(user, message("x", `1`, 0)) != 1 {
+		t.Error("not reached")
+	}
+	c.expect(`42["x",1]`)
+}
+
+func TestEmitsKeepTheirOrderOnEverySocket(t *testing.T) {
+	const n = 3000
+	s := newStand(t, Config{})
+	clients := make([]*client, 10)
+	for i := range clients {
+		clients[i] = s.connect(t, "alice")
+	}
+	go func() {
+		for i := range n {
+			s.EmitUser("alice", message("n", fmt.Sprint(i), 0))
+		}
+	}()
+	for _, c := range clients {
+		for i := range n {
+			c.expect(fmt.Sprintf(`42["n",%d]`, i))
+		}
+	}
+}
+
+func TestRoomsLeaveOutTheirUser(t *testing.T) {
+	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
+		r.connected = func(s *Session) { s.Join("all", "all", "other") }
+	})
+	alice, bob := s.connect(t, "alice"), s.connect(t, "bob")
+	if n := s.EmitRoom("all", "alice", message("user_online", `{"userId":"alice"}`, 0)); n != 1 {
+		t.Errorf("reached %d", n)
+	}
+	if n := s.EmitRoom("all", "", message("both", `1`, 0)); n != 2 {
+		t.Errorf("reached %d", n)
+	}
+	bob.expect(`42["user_online",{"userId":"alice"}]`, `42["both",1]`)
+	alice.expect(`42["both",1]`)
+	if n := s.Stats().Rooms; n != 4 {
+		t.Errorf("%d rooms", n)
+	}
+}
+
+func TestDisconnectUser(t *testing.T) {
+	s := newStand(t, Config{})
+	a1, a2, b := s.connect(t, "alice"), s.connect(t, "alice"), s.connect(t, "bob")
+	last := events.Encode("unauthorized", []byte(`{"code":"revoked"}`), events.ID{})
+	if n := s.DisconnectUser("alice", last); n != 2 {
+		t.Errorf("disconnected %d", n)
+	}
+	for _, c := range []*client{a1, a2} {
+		c.expect(`42["unauthorized",{"code":"revoked"}]`, `41`)
+		c.expectClosed()
+		if d := s.waitLeft(t); d.user != "alice" || d.reason != ReasonServerDisconnect {
+			t.Errorf("%+v", d)
+		}
+	}
+	if n := s.DisconnectUser("alice", nil); n != 0 {
+		t.Errorf("still %d", n)
+	}
+	s.EmitUser("bob", message("x", `1`, 0))
+	b.expect(`42["x",1]`)
+}
+
+func TestHoldKeepsBackUntilLive(t *testing.T) {
+	sessions := make(chan *Session, 1)
+	s := newStand(t, Config{}, func(r *recorder, h *Hub) {
+		r.connected = func(s *Session) {
+			s.Join("all")
+			s.Hold()
+			h.EmitUser("alice", message("n", `5`, 5))
+			sessions <- s
+		}
+	})
+	c := s.connect(t, "alice")
+	session := <-sessions
+	if n := s.EmitUser("alice", message("n", `6`, 6)); n != 1 {
+		t.Errorf("a held session counts as reached; got %d", n)
+	}
+	s.EmitUser("alice", message("unstored", `0`, 0))
+	s.EmitUser("alice", message("n", `7`, 7))
+	s.EmitRoom("all", "", message("user_online", `1`, 0))
+	session.Emit(message("replayed", `4`, 4))
+	c.expect(`42["user_online",1]`, `42["replayed",4,"4-0"]`)
+	session.Live(events.ID{Ms: 6})
+	s.EmitUser("alice", message("n", `8`, 8))
+	c.expect(`42["unstored",0]`, `42["n",7,"7-0"]`, `42["n",8,"8-0"]`)
+	session.Live(events.ID{}) // once more does nothing
+	s.EmitUser("alice", message("n", `9`, 9))
+	c.expect(`42["n",9,"9-0"]`)
+}
+
+// Emits go on while Live drains what was held: the order of ids holds.
+func TestLiveKeepsTheOrderUnderLoad(t *testing.T) {
+	sessions := make(chan *Session, 1)
+	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
+		r.connected = func(s *Session) { s.Hold(); sessions <- s }
+	})
+	for range 20 {
+		c := s.connect(t, "alice")
+		session := <-sessions
+		const n = 500
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range n {
+				s.EmitUser("alice", message("n", `1`, uint64(i+1)))
+			}
+		})
+		eventually(t, "some are held", func() bool { return s.Stats().Deliveries > 0 })
+		session.Live(events.ID{})
+		wg.Wait()
+		for i := range n {
+			c.expect(fmt.Sprintf(`42["n",1,"%d-0"]`, i+1))
+		}
+		c.vanish()
+		s.waitLeft(t)
+	}
+}
+
+func TestHeldTooMuchClosesTheSocket(t *testing.T) {
+	s := newStand(t, Config{MaxHeldBytes: 10_000}, func(r *recorder, _ *Hub) {
+		r.connected = func(s *Session) { s.Hold() }
+	})
+	c := s.connect(t, "alice")
+	big := message("n", `"`+strings.Repeat("x", 3000)+`"`, 1)
+	for i, want := range []int{1, 1, 1, 0, 0} {
+		if n := s.EmitUser("alice", big); n != want {
+			t.Errorf("emit %d reached %d", i, n)
+		}
+	}
+	c.expectClosed()
+	if d := s.waitLeft(t); d.reason != ReasonSlowReplay {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestSlowReaderIsClosedNotBuffered(t *testing.T) {
+	s := newStand(t, Config{Engine: engine.Config{MaxQueue: 100_000}})
+	s.connect(t, "slow")
+	alice := s.connect(t, "alice")
+	big := message("n", `"`+strings.Repeat("x", 50_000)+`"`, 0)
+	eventually(t, "the slow client is closed", func() bool { return s.EmitUser("slow", big) == 0 })
+	if d := s.waitLeft(t); d.user != "slow" || d.reason != engine.ReasonSlowClient {
+		t.Errorf("%+v", d)
+	}
+	s.EmitUser("alice", message("x", `1`, 0))
+	alice.expect(`42["x",1]`)
+}
+
+func TestReceiptConfirmsWhatWasSentBeforeItsPing(t *testing.T) {
+	s := newStand(t, Config{})
+	c := s.connect(t, "alice")
+	confirm := func(n uint64) Message { m := message("n", `1`, n); m.Confirm = true; return m }
+	c.mute = true
+	s.EmitUser("alice", confirm(1))
+	c.expect(`42["n",1,"1-0"]`)
+	s.EmitUser("alice", confirm(2)) // the first ping is in flight: none for these two
+	s.EmitUser("alice", confirm(3))
+	s.EmitUser("alice", message("n", `1`, 4)) // asks for nothing
+	c.expect(`42["n",1,"2-0"]`, `42["n",1,"3-0"]`, `42["n",1,"4-0"]`)
+	if c.pings != 1 {
+		t.Fatalf("%d pings in flight", c.pings)
+	}
+	select {
+	case got := <-s.confirmed:
+		t.Fatalf("%+v was confirmed by nobody", got)
+	default:
+	}
+	wait := func(want uint64) {
+		t.Helper()
+		select {
+		case got := <-s.confirmed:
+			if got.user != "alice" || got.id.Ms != want {
+				t.Fatalf("confirmed %+v, want %d", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%d was never confirmed", want)
+		}
+	}
+	c.write("3")
+	wait(1)
+	eventually(t, "a ping goes out for 2 and 3", func() bool { // reading is what counts pings
+		s.EmitUser("alice", message("marker", `1`, 0))
+		c.expect(`42["marker",1]`)
+		return c.pings > 1
+	})
+	if c.pings != 2 {
+		t.Fatalf("%d pings", c.pings)
+	}
+	c.write("3")
+	wait(3)
+	s.EmitUser("alice", confirm(2))
+	s.EmitUser("alice", confirm(9))
+	c.expect(`42["n",1,"2-0"]`, `42["n",1,"9-0"]`)
+	s.EmitUser("alice", message("marker", `2`, 0))
+	c.expect(`42["marker",2]`)
+	c.write("3")
+	wait(9)
+	if st := s.Stats(); st.Receipts != 3 {
+		t.Errorf("%d receipts", st.Receipts)
+	}
+}
+
+// 1,000 durable events to clients that answer: all are confirmed, with far fewer pings than events.
+func TestReceiptsCatchUp(t *testing.T) {
+	s := newStand(t, Config{})
+	c := s.connect(t, "alice")
+	const n = 1000
+	go func() {
+		for i := range n {
+			m := message("n", `1`, uint64(i+1))
+			m.Confirm = true
+			s.EmitUser("alice", m)
+		}
+	}()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var last uint64
+		for last < n {
+			got := <-s.confirmed
+			if got.id.Ms <= last {
+				t.Errorf("%d confirmed after %d", got.id.Ms, last)
+			}
+			last = got.id.Ms
+		}
+	}()
+	reading := make(chan struct{})
+	go func() {
+		defer close(reading)
+		for {
+			if _, err := c.tryRead(); err != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("not all confirmed")
+	}
+	c.vanish()
+	<-reading
+}
+
+func TestHeldMessagesAskForReceiptsWhenSent(t *testing.T) {
+	sessions := make(chan *Session, 1)
+	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
+		r.connected = func(s *Session) { s.Hold(); sessions <- s }
+	})
+	c := s.connect(t, "alice")
+	m := message("n", `1`, 5)
+	m.Confirm = true
+	s.EmitUser("alice", m)
+	(<-sessions).Live(events.ID{})
+	c.expect(`42["n",1,"5-0"]`)
+	s.EmitUser("alice", message("marker", `1`, 0))
+	c.expect(`42["marker",1]`) // reading on answers the ping
+	select {
+	case got := <-s.confirmed:
+		if got.id.Ms != 5 {
+			t.Errorf("%+v", got)
+		}
+	case <-time.After(patience):
+		t.Error("never confirmed")
+	}
+}
+
+// The library's own API works on our rooms.
+func TestLibraryBroadcastsThroughOurRooms(t *testing.T) {
+	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
+		r.connected = func(s *Session) { s.Join("team") }
+	})
+	alice, bob := s.connect(t, "alice"), s.connect(t, "bob")
+	s.io.To("user:alice").Emit("direct", map[string]any{"n": 1}, "x")
+	s.io.To("team").Except("user:bob").Emit("team", 2)
+	s.io.To("team", "user:alice").Emit("once")
+	s.io.Emit("everyone", nil)
+	alice.expect(`42["direct",{"n":1},"x"]`, `42["team",2]`, `42["once"]`, `42["everyone",null]`)
+	bob.expect(`42["once"]`, `42["everyone",null]`)
+
+	var ids []socket.SocketId
+	s.io.In("user:alice").FetchSockets()(func(sockets []*socket.RemoteSocket, err error) {
+		for _, sock := range sockets {
+			ids = append(ids, sock.Id())
+		}
+	})
+	if len(ids) != 1 {
+		t.Fatalf("%d sockets", len(ids))
+	}
+	s.io.To(socket.Room(ids[0])).Emit("by_id")
+	alice.expect(`42["by_id"]`)
+	s.io.In("user:alice").SocketsJoin("late")
+	s.io.To("late").Emit("late")
+	alice.expect(`42["late"]`)
+	s.io.In("late").SocketsLeave("team")
+	s.io.To("team").Emit("bob_only")
+	bob.expect(`42["bob_only"]`)
+	s.io.In("late").DisconnectSockets(true)
+	alice.expect("41")
+	alice.expectClosed()
+	if d := s.waitLeft(t); d.user != "alice" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestNothingReachesASocketBeforeItsConnectReply(t *testing.T) {
+	s := newStand(t, Config{})
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.EmitUser("alice", message("x", `1`, 0))
+				s.io.Emit("y", 1)
+				time.Sleep(50 * time.Microsecond)
+			}
+		}
+	})
+	for range 200 {
+		c := s.dial(t)
+		c.write(`40{"token":"alice"}`)
+		if first := c.read(); !strings.HasPrefix(first, "40{") {
+			t.Errorf("first came %q", first)
+		}
+		c.vanish()
+	}
+	close(stop)
+	wg.Wait()
+}

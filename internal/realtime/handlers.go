@@ -1,0 +1,178 @@
+package realtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strconv"
+
+	"jobwire/internal/auth"
+	"jobwire/internal/engine"
+)
+
+// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n} stands for
+// Attachments[n].
+type Args struct {
+	Values      []json.RawMessage
+	Attachments [][]byte
+}
+
+// rawHandler is what every registration becomes. acked says whether a reply will be read.
+type rawHandler func(ctx context.Context, s *Session, args Args) (reply Args, err error)
+
+// Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members
+// are refused as invalid_payload. With struct{} the event has no argument. The value that fn returns becomes the ack's
+// argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own code if it is a *Refusal, an
+// *auth.Refusal, or has a method Code() string, and internal, with the error logged, otherwise.
+//
+// Events of one session are handled one at a time, in order, also after the client has gone. ctx ends after
+// Config.HandlerTimeout. Handle panics if the event is taken or reserved, and must not be called once the hub serves.
+func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (any, error)) {
+	_, none := any(*new(T)).(struct{})
+	h.register(event, func(ctx context.Context, s *Session, args Args) (Args, error) {
+		var payload T
+		if err := args.decode(&payload, none); err != nil {
+			return Args{}, err
+		}
+		value, err := fn(ctx, s, payload)
+		if err != nil {
+			return Args{}, err
+		}
+		text, err := json.Marshal(value)
+		return Args{Values: []json.RawMessage{text}}, err
+	})
+}
+
+// HandleRaw registers a handler of a client event that takes whatever arguments there are, attachments included. What it
+// returns become the ack's arguments. All else is as with Handle.
+func HandleRaw(h *Hub, event string, fn func(context.Context, *Session, Args) (Args, error)) {
+	h.register(event, fn)
+}
+
+func (h *Hub) register(event string, fn rawHandler) {
+	if reservedEvent(event) {
+		panic("realtime: " + event + " is a reserved event name")
+	}
+	if h.handlers[event] != nil {
+		panic("realtime: " + event + " has a handler already")
+	}
+	h.handlers[event] = fn
+}
+
+// decode puts the only argument into payload, a pointer. none says that there must be no argument; null is none.
+func (a Args) decode(payload any, none bool) error {
+	if len(a.Attachments) > 0 {
+		return &Refusal{CodeInvalidPayload, "Binary arguments are not accepted."}
+	}
+	isNull := len(a.Values) == 1 && string(a.Values[0]) == "null"
+	if none {
+		if len(a.Values) == 0 || isNull || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
+			return nil
+		}
+		return &Refusal{CodeInvalidPayload, "No argument is expected."}
+	}
+	if len(a.Values) != 1 || isNull {
+		return &Refusal{CodeInvalidPayload, "Exactly one argument is expected."}
+	}
+	dec := json.NewDecoder(bytes.NewReader(a.Values[0]))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(payload); err != nil {
+		return &Refusal{CodeInvalidPayload, "The argument does not fit: " + describe(err)}
+	}
+	return nil
+}
+
+// describe words a decoding error without Go's own type names.
+func describe(err error) string {
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		if mismatch.Field == "" {
+			return "it must not be a JSON " + mismatch.Value + "."
+		}
+		return strconv.Quote(mismatch.Field) + " must not be a JSON " + mismatch.Value + "."
+	}
+	return "an unknown or invalid member."
+}
+
+// dispatch runs the handler of an event and sends the ack.
+func (s *Session) dispatch(p packet) {
+	h := s.hub
+	handler := h.handlers[p.event]
+	if handler == nil {
+		h.count.unknown.Add(1)
+		if p.hasID {
+			s.ackError(p.id, CodeUnknownEvent, "The server does not handle this event.")
+		}
+		return
+	}
+	h.count.events.Add(1)
+	ctx, cancel := context.WithTimeout(h.base, h.config.HandlerTimeout)
+	defer cancel()
+	reply, err := handler(ctx, s, Args{p.args, p.attachments})
+	if err != nil {
+		code, message := h.describeError(p.event, err)
+		if p.hasID {
+			s.ackError(p.id, code, message)
+		}
+		return
+	}
+	if p.hasID {
+		s.conn.Send(reply.frames(packetAck, "", p.id)...)
+	}
+}
+
+// describeError says what of a handler's error the client may know, and logs what it may not.
+func (h *Hub) describeError(event string, err error) (code, message string) {
+	var own *Refusal
+	var token *auth.Refusal
+	var coded interface {
+		error
+		Code() string
+	}
+	switch {
+	case errors.As(err, &own):
+		return own.Code, own.Message
+	case errors.As(err, &token):
+		return token.Code, token.Message
+	case errors.As(err, &coded):
+		return coded.Code(), coded.Error()
+	}
+	h.log.Error("handler of a client event failed", slog.String("event", event), slog.Any("error", err))
+	return CodeInternal, "The server could not handle this event."
+}
+
+func (s *Session) ackError(id uint64, code, message string) {
+	var answer struct {
+		Error struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	answer.Error.Code, answer.Error.Message = code, message
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return // two strings always marshal
+	}
+	s.conn.Send(Args{Values: []json.RawMessage{text}}.frames(packetAck, "", id)...)
+}
+
+// frames encodes the arguments as an event with that name, or as the ack with that id, and their attachments.
+func (a Args) frames(kind packetType, event string, id uint64) []*engine.Frame {
+	if len(a.Attachments) > 0 {
+		kind += packetBinaryEvent - packetEvent // the two binary types follow in the same order
+	}
+	isAck := kind == packetAck || kind == packetBinaryAck
+	text := head(kind, len(a.Attachments), mainNamespace, id, isAck)
+	var name []byte
+	if !isAck {
+		name, _ = json.Marshal(event) // a string always marshals
+	}
+	frames := make([]*engine.Frame, 0, 1+len(a.Attachments))
+	frames = append(frames, engine.TextFrame(appendArray(text, name, a.Values)))
+	for _, attachment := range a.Attachments {
+		frames = append(frames, engine.BinaryFrame(attachment))
+	}
+	return frames
+}

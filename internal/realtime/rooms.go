@@ -1,0 +1,174 @@
+package realtime
+
+import (
+	"hash/maphash"
+	"sync"
+
+	"jobwire/internal/engine"
+)
+
+// index knows which sessions are in which room. It is split into shards, each with a lock of its own, under which nobody is
+// called. A room exists as long as somebody is in it or has reserved a seat; both change under one lock, so a room that its
+// last member leaves while another joins is never lost.
+type index struct {
+	seed   maphash.Seed
+	shards [64]shard
+}
+
+type shard struct {
+	mu    sync.Mutex
+	rooms map[string]*room
+}
+
+// room is guarded by its shard's mu.
+type room struct {
+	name string
+	// members are in no order; seats[i] is where members[i] sits. Two slices, so that a snapshot of the members is one copy.
+	members  []member
+	seats    []*seat
+	reserved int // seats promised to sessions that are still connecting
+}
+
+// member is a session in a room, and its connection once it takes messages as they come, see index.open.
+type member struct {
+	session *Session
+	open    *engine.Conn // nil while the session is to be asked
+}
+
+// seat is one session's place in one room.
+type seat struct {
+	session *Session // constant
+	room    *room    // guarded by the session's mu; nil while the seat is not taken
+	at      int      // guarded by the mu of the room's shard: others move it when they leave
+}
+
+// userRoomPrefix begins the names of the rooms that the hub itself fills: "user:<id>".
+const userRoomPrefix = "user:"
+
+func newIndex() *index {
+	x := &index{seed: maphash.MakeSeed()}
+	for i := range x.shards {
+		x.shards[i].rooms = make(map[string]*room)
+	}
+	return x
+}
+
+func (x *index) shardOf(name []byte) *shard {
+	return &x.shards[maphash.Bytes(x.seed, name)%uint64(len(x.shards))]
+}
+
+func (x *index) shardOfString(name string) *shard {
+	return &x.shards[maphash.String(x.seed, name)%uint64(len(x.shards))]
+}
+
+// room returns the room of that name, which it makes if need be. The caller holds the shard's mu.
+func (h *shard) room(name string) *room {
+	r := h.rooms[name]
+	if r == nil {
+		r = &room{name: name}
+		h.rooms[name] = r
+	}
+	return r
+}
+
+// drop forgets a room that nobody needs. The caller holds the shard's mu.
+func (h *shard) drop(r *room) {
+	if len(r.members) == 0 && r.reserved == 0 {
+		delete(h.rooms, r.name)
+	}
+}
+
+// reserve promises one more seat in the room, unless limit seats are taken or promised.
+func (x *index) reserve(name string, limit int) bool {
+	h := x.shardOfString(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.room(name)
+	if len(r.members)+r.reserved >= limit {
+		h.drop(r)
+		return false
+	}
+	r.reserved++
+	return true
+}
+
+// release takes back one promise of reserve.
+func (x *index) release(name string) {
+	h := x.shardOfString(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rooms[name]; r != nil {
+		r.reserved--
+		h.drop(r)
+	}
+}
+
+// join seats a session; taken must not be in a room. promised says that the seat was reserved.
+func (x *index) join(name string, taken *seat, promised bool) {
+	h := x.shardOfString(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.room(name)
+	if promised {
+		r.reserved--
+	}
+	taken.room, taken.at = r, len(r.members)
+	r.members = append(r.members, member{session: taken.session})
+	r.seats = append(r.seats, taken)
+}
+
+// leave frees a seat.
+func (x *index) leave(taken *seat) {
+	r := taken.room
+	h := x.shardOfString(r.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	last := len(r.members) - 1
+	r.members[taken.at], r.seats[taken.at] = r.members[last], r.seats[last]
+	r.seats[taken.at].at = taken.at
+	r.members[last], r.seats[last] = member{}, nil
+	r.members, r.seats = r.members[:last], r.seats[:last]
+	taken.room = nil
+	h.drop(r)
+}
+
+// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the
+// session, which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
+func (x *index) open(taken *seat) {
+	h := x.shardOfString(taken.room.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	taken.room.members[taken.at].open = taken.session.conn
+}
+
+// appendMembers appends those who are in the room now.
+func (x *index) appendMembers(to []member, name []byte) []member {
+	h := x.shardOf(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rooms[string(name)]; r != nil {
+		to = append(to, r.members...)
+	}
+	return to
+}
+
+// sessionsIn returns those who are in the room now.
+func (x *index) sessionsIn(name string) []*Session {
+	members := x.appendMembers(nil, []byte(name))
+	sessions := make([]*Session, len(members))
+	for i := range members {
+		sessions[i] = members[i].session
+	}
+	return sessions
+}
+
+// size returns how many rooms there are.
+func (x *index) size() (rooms int) {
+	for i := range x.shards {
+		h := &x.shards[i]
+		h.mu.Lock()
+		rooms += len(h.rooms)
+		h.mu.Unlock()
+	}
+	return rooms
+}
