@@ -8,52 +8,90 @@ import (
 	"jobwire/internal/events"
 )
 
-// Store remembers events. Package storetest has the suite that every
-// implementation passes; this comment is its summary.
+// Store decides about events, remembers them, and tells every [Feed] what has become of them. Package storetest has the
+// suite that every implementation passes.
 //
-// Ids of a user rise strictly, across restarts and when the clock steps back.
-// All methods are safe for concurrent use. An error means that nothing of the
-// call is stored, or at least that nothing of it was answered for; the caller
-// may repeat the call.
+// Every user has one sequence of places, rising strictly, across restarts and steps of the clock. What is accepted takes
+// the next place: a message, whose place is its id on the wire, or the progress of a job, which has no id there.
+//
+// All methods are safe for concurrent use, and keep to their ctx. An error means that nothing of the call is promised; the
+// caller may repeat it.
 type Store interface {
-	// Publish decides about the entries in their order and stores what they
-	// bring, all in one transaction: idempotency, the sticky rule, ids, log,
-	// job state, retention. When it returns without error, everything durable
-	// among it survives kill -9; progress may still be on its way to the disk.
+	// Subscribe tells feed from now on what happens to every user that it follows, until cancel has returned.
+	Subscribe(feed Feed) (cancel func())
+
+	// Follow makes sure that the subscribers are told what happens to the user, and returns the user's place so far: what
+	// comes through the feed from now on is above it, and what is not above it comes no more. Unfollow ends it; calls nest.
+	Follow(ctx context.Context, userID string) (events.ID, error)
+	Unfollow(userID string)
+
+	// Publish decides about the entries of one user in their order and stores what they bring, all or nothing. When it
+	// returns, messages survive kill -9 and a power cut, and so does progress that begins a higher attempt, reopens its job or
+	// sets a watch; other progress is written behind.
 	//
-	// A context that is done before the decision stops the call with nothing
-	// stored. After the decision it no longer matters: the call waits for the
-	// outcome, because half an answer would be a lie in one of both cases.
-	Publish(ctx context.Context, entries []Entry) ([]Decision, error)
+	// A ctx that is done before the decision stops the call with nothing stored. After it the call waits for the outcome.
+	Publish(ctx context.Context, userID string, entries []Entry) ([]Decision, error)
 
-	// Settle records what became known after the events were emitted. It may
-	// be written behind: losing it costs repeats, nothing else.
-	Settle(ctx context.Context, settlements []Settlement) error
+	// Confirm raises cursors: a client of the user has received every message up to there. It may be written behind.
+	Confirm(ctx context.Context, cursors []Cursor) error
 
-	// Read returns one page of what a connecting socket must see, in id
-	// order. It never returns a durable event that a crash could still undo.
+	// Cursor returns up to which message a client of the user has confirmed, and up to which retention has dropped them.
+	Cursor(ctx context.Context, userID string) (confirmed, dropped events.ID, err error)
+
+	// Read returns one page of a replay. It never returns what a crash could still undo.
 	Read(ctx context.Context, q Query) (Page, error)
 
-	// Jobs lists the retained jobs of a user, the latest change first.
-	Jobs(ctx context.Context, userID string) ([]Job, error)
+	// Jobs returns one page of a user's jobs, the latest change first. It never returns what a crash could still undo.
+	Jobs(ctx context.Context, q JobsQuery) (JobsPage, error)
 
-	// Due lists at most limit jobs whose deadline has passed, for Publish to
-	// decide about, and the time of the next deadline; zero when there is none.
-	Due(ctx context.Context, limit int) ([]DueJob, time.Time, error)
+	// Disconnect tells the feeds to close all sockets of a user, and returns how many there were.
+	Disconnect(ctx context.Context, userID, reason string) (sockets int, err error)
 
-	// Sweep removes what is too old, in one step of bounded length. More is
-	// true until every user has been looked at once.
+	// Stall stores and tells job_stalled for at most limit jobs whose deadline has passed, and returns for how many. It is
+	// safe to run twice at once.
+	Stall(ctx context.Context, limit int) (stalled int, err error)
+
+	// Sweep removes what is too old of a bounded number of users. It is safe to run twice at once.
 	Sweep(ctx context.Context) (Swept, error)
 }
 
-// Limits is what a store retains, per user. The zero value of a field means
-// its default.
+// Feed is told by a Store what happens to users. The calls for one user come one at a time. Deliver may be called with a
+// lock of the store held: neither it nor the others may call the store or block.
+type Feed interface {
+	// Deliver lines up an event of a user, in the order of places, once it is as durable as its kind asks. True asks the
+	// caller to call Run for that user when it holds no lock.
+	Deliver(d *Delivery) (run bool)
+	// Run emits what is lined up for a user, and returns when the caller may go on.
+	Run(userID string)
+	// Confirmed says that a user's cursor has been raised.
+	Confirmed(c Cursor)
+	// Disconnect closes all sockets of a user and returns how many there were.
+	Disconnect(userID, reason string) (sockets int)
+	// Sockets counts a user's sockets.
+	Sockets(userID string) int
+}
+
+// Delivery is an event on its way from the store to the sockets.
+type Delivery struct {
+	UserID string
+	Place  events.ID
+	Prev   events.ID // the place before it: a gap to the one delivered last shows a loss; zero for a user's first
+	Name   string
+	Data   json.RawMessage // belongs to the Delivery, and is not changed any more
+	Kind   events.Kind
+	JobID  string // of kinds other than Message, and of job_stalled
+	// Emission is told once what became of it; nil when nobody waits, as for what was published at another node.
+	Emission *Emission
+}
+
+// Limits is what a store retains of each user. The zero value of a field means its default.
 type Limits struct {
-	Retention time.Duration // age of events; 24 h
-	Events    int           // number of events; 1000
-	Bytes     int           // bytes of names and data; 4 MiB
-	KeyWindow time.Duration // how long an idempotency key is known; 24 h
-	Keys      int           // number of idempotency keys; 10000
+	Retention     time.Duration // age of messages, jobs without a new event, and idempotency keys; 24 h
+	Messages      int           // 1000
+	MessagesBytes int           // bytes of names and data; 4 MiB
+	Jobs          int           // 1000
+	JobsBytes     int           // bytes of ids, progress and ends; 4 MiB
+	Keys          int           // idempotency keys; 10000
 }
 
 // WithDefaults fills in the defaults.
@@ -61,143 +99,114 @@ func (l Limits) WithDefaults() Limits {
 	if l.Retention <= 0 {
 		l.Retention = 24 * time.Hour
 	}
-	if l.Events <= 0 {
-		l.Events = 1000
-	}
-	if l.Bytes <= 0 {
-		l.Bytes = 4 << 20
-	}
-	if l.KeyWindow <= 0 {
-		l.KeyWindow = 24 * time.Hour
-	}
-	if l.Keys <= 0 {
-		l.Keys = 10_000
+	for field, value := range map[*int]int{
+		&l.Messages: 1000, &l.MessagesBytes: 4 << 20, &l.Jobs: 1000, &l.JobsBytes: 4 << 20, &l.Keys: 10_000,
+	} {
+		if *field <= 0 {
+			*field = value
+		}
 	}
 	return l
 }
 
-// Kind says what an Entry asks for.
-type Kind uint8
-
-const (
-	// KindEvent stores a worker's event.
-	KindEvent Kind = iota
-	// KindRefresh gives the latest progress of Event.JobID a new id, if that
-	// progress is still the one with id At and the job is not finished.
-	// Coalesced progress that other events have overtaken needs it.
-	KindRefresh
-	// KindStall stores job_stalled for Event.JobID, if its deadline has passed.
-	KindStall
-)
-
-// Entry is one thing to decide about. Kinds other than KindEvent use only
-// UserID and JobID of the event.
+// Entry is one event to decide about. Its UserID is that of the call.
 type Entry struct {
-	Kind        Kind
-	Event       events.Event
-	Fingerprint [16]byte  // of everything a repeat must have in common; only with an idempotency key
-	At          events.ID // of KindRefresh: the progress; of KindStall: DueJob.At
+	events.Event
+	Fingerprint [16]byte // of everything that a repeat must have in common; only with an idempotency key
 }
 
 // Verdict is what the store decided.
 type Verdict uint8
 
 const (
-	// VerdictStored means that the event is in the log under Decision.ID.
-	VerdictStored Verdict = iota
-	// VerdictIgnored means that it is not, for Decision.Reason.
-	VerdictIgnored
-	// VerdictRepeated means that its idempotency key came before with the
-	// same fingerprint; nothing was stored now.
-	VerdictRepeated
-	// VerdictKeyReused means that its idempotency key came before with
-	// another fingerprint; nothing was stored.
-	VerdictKeyReused
+	// Accepted means that the event has the place Decision.Place, and was delivered to the feeds.
+	Accepted Verdict = iota
+	// Ignored means that it changes nothing, for Decision.Reason.
+	Ignored
+	// Repeated means that its idempotency key came before with the same fingerprint: Place and Reason are those of the first
+	// call, whose place is zero if it was ignored. Nothing was stored now.
+	Repeated
+	// KeyReused means that its idempotency key came before with another fingerprint; nothing was stored.
+	KeyReused
 )
 
 // Reasons of an ignored event.
 const (
-	ReasonJobFinished = "job_finished" // progress of a job that is completed or failed, without a higher attempt
-	ReasonSuperseded  = "superseded"   // internal: what a refresh or a stall was about is no longer so
+	ReasonJobFinished       = "job_finished"       // progress after the end of its attempt
+	ReasonAttemptSuperseded = "attempt_superseded" // of an earlier attempt than the job's current one
 )
 
 // Decision is the store's answer to one Entry.
 type Decision struct {
 	Verdict Verdict
-	ID      events.ID // of VerdictStored and of VerdictRepeated; zero when the first one was ignored
-	Reason  string    // of VerdictIgnored
-
-	// FlushID is an id between the last event before this one and this one,
-	// which no other event ever has. A terminal event of a job that had
-	// progress comes with it: pending progress that must be emitted before
-	// the terminal can be emitted under it.
-	FlushID events.ID
-
-	Outcome   *Outcome        // of VerdictRepeated: the first answer; nil when it is not settled yet
-	Data      json.RawMessage // of KindStall: what was stored
-	Confirmed events.ID       // the user's cursor
-	Dropped   Dropped         // what had to make room
-	Trimmed   events.ID       // the highest id of the user that ever had to make room
+	Place   events.ID
+	Reason  string // of Ignored, and of Repeated when the first call was ignored
+	Sockets int    // of the user: to how many it was emitted, as far as the store knows
+	Held    bool   // progress that is held back for a moment on this node, or was replaced by newer
+	Dropped Dropped
 }
 
-// Dropped counts what retention removed.
+// Dropped is what retention and budgets took of a user.
 type Dropped struct {
-	Events      int // all
-	Unconfirmed int // durable ones that no client ever confirmed
+	Messages    int
+	Unconfirmed int       // of them, those that no client has confirmed
+	Jobs        int       // job records
+	Running     int       // of them, unfinished ones
+	UpTo        events.ID // every message up to there is gone, these and earlier ones; zero when Messages is
 }
 
-// Outcome is how an event was answered for.
-type Outcome struct {
-	ID      events.ID
-	Status  Status
-	Reason  string
-	Sockets int
-}
-
-// Settlement is one thing that became known later: that the user's clients
-// have confirmed everything up to Confirmed (cursors only rise), or how the
-// event with an idempotency key was answered. Key is "" in the first case.
-type Settlement struct {
+// Cursor is up to which message a client of a user has received all.
+type Cursor struct {
 	UserID    string
 	Confirmed events.ID
-	Key       string
-	Outcome   Outcome
 }
 
-// Query asks for what a connecting socket must see: every event after Offset;
-// every durable event above the confirmed cursor; without an offset also the
-// latest progress of every unfinished job. Progress of finished jobs is never
-// part of it, the terminal event says more.
+// Query asks for what a connecting socket must see, in the order of places:
+//   - every message after Since;
+//   - of those up to Since the ones after the client's offset, or without one those that no client has confirmed;
+//   - the latest progress of every unfinished job, and the job_stalled of a stalled one, at the place of the message that
+//     said so: as state, when that message is not part of the replay.
+//
+// What is older than the retention is no part of it.
 type Query struct {
-	UserID    string
-	Offset    events.ID // the last event the client has seen
+	UserID string
+	// Since is the place that the socket took in the user's feed: see Store.Follow.
+	Since events.ID
+	// Offset is the message that the client saw last, if HasOffset. It counts only if the user's log has that message.
+	Offset    events.ID
 	HasOffset bool
 	Confirmed events.ID // what the caller knows of the cursor beyond the store
-	Limit     int       // events a page, at most
-	Bytes     int       // bytes of data a page, at most (one event always fits)
+	Limit     int       // records a page, at most
+	Bytes     int       // bytes of data a page, at most; one record always fits
 
-	// After and Continued belong to the store: they are set in Page.Next.
-	// A continued query takes Offset and Confirmed as they are.
-	After     events.ID
-	Continued bool
+	// Next is the store's: what Page.Next carries from one page to the next.
+	Next *QueryState
+}
+
+// QueryState is where the next page of a replay goes on.
+type QueryState struct {
+	From  events.ID // messages above it are wanted
+	After events.ID // all up to this place was returned
+	Until events.ID // Page.Place of the first page
 }
 
 // Page is a part of a replay.
 type Page struct {
-	Records []Record // in id order
-	// Recovered is false when the query's offset names a place that the log
-	// does not know (any more): then everything retained is returned.
+	Records []Record // in the order of places
+	// Place is the user's last place when the first page was read: the replay shows what was up to there.
+	Place events.ID
+	// Recovered is false when the query had an offset that does not count: what the client has missed is not known.
 	Recovered bool
-	Last      events.ID // the highest id of the user when the page was read
-	Next      *Query    // for the next page; nil when there is none
+	Next      *QueryState // for the next page; nil when there is none
 }
 
-// Record is an event as it was stored.
+// Record is one event of a replay.
 type Record struct {
-	ID      events.ID
-	Name    string
-	Data    json.RawMessage
-	Durable bool
+	Place events.ID
+	Name  string
+	Data  json.RawMessage // the caller's
+	// Message says that it has an id, its Place, and asks for a receipt. Otherwise it is state, without id.
+	Message bool
 }
 
 // JobState is the latest known state of a job.
@@ -211,30 +220,50 @@ const (
 	JobStalled   JobState = "stalled"
 )
 
-// Finished reports whether progress without a higher attempt is ignored.
-func (s JobState) Finished() bool { return s == JobCompleted || s == JobFailed }
-
-// Job is the latest state of a job, as GET /v1/users/{userId}/jobs shows it.
+// Job is the record of a job, as workers and clients see it.
 type Job struct {
-	JobID       string          `json:"jobId"`
-	State       JobState        `json:"state"`
-	Attempt     uint32          `json:"attempt"`            // the one it is in, or ended in; 0 when no event had one
-	Progress    json.RawMessage `json:"progress,omitempty"` // data of the latest job_progress, when it is retained
-	LastEventID string          `json:"lastEventId"`
-	UpdatedAt   time.Time       `json:"updatedAt"`
+	JobID     string          `json:"jobId"`
+	State     JobState        `json:"state"`
+	Attempt   uint32          `json:"attempt"`            // the current one; 0 when no event had one
+	Progress  json.RawMessage `json:"progress,omitempty"` // data of the attempt's latest progress, as sent
+	End       *JobEnd         `json:"end,omitempty"`      // of the attempt, once it has one
+	StartedAt time.Time       `json:"startedAt"`          // of the attempt's first event
+	UpdatedAt time.Time       `json:"updatedAt"`          // of its latest one
+	Place     events.ID       `json:"-"`                  // of its latest change
 }
 
-// DueJob names a job whose deadline has passed.
-type DueJob struct {
+// JobEnd is the latest end of a job.
+type JobEnd struct {
+	Event string          `json:"event"`
+	Data  json.RawMessage `json:"data"` // as sent
+	ID    string          `json:"id"`
+}
+
+// Limits of one page of jobs.
+const (
+	DefaultJobsLimit = 50
+	MaxJobsLimit     = 200
+	MaxJobsBytes     = 256 << 10 // of progress and ends; one job always fits
+)
+
+// JobsQuery asks for a user's jobs.
+type JobsQuery struct {
 	UserID string
-	JobID  string
-	At     events.ID // the store's own mark of the deadline, to be given back in Entry.At
+	Before events.ID // only jobs whose latest change is before it: JobsPage.Next of the page before; zero for all
+	Limit  int       // 1 to MaxJobsLimit
+}
+
+// JobsPage is a part of a user's jobs.
+type JobsPage struct {
+	Jobs  []Job     // the latest change first
+	Next  events.ID // zero when there are no more
+	Place events.ID // the user's last place when it was read
 }
 
 // Swept is what one step of a sweep did.
 type Swept struct {
-	Dropped Dropped
-	More    bool
+	Dropped map[string]Dropped // by user
+	More    bool               // there is more to do now
 }
 
 // StalledData is the data of a job_stalled event.
