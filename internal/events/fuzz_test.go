@@ -55,7 +55,7 @@ func checkAccepted(t *testing.T, body []byte, event Event) {
 	if err := errors.Join(CheckUserID(event.UserID), CheckName(event.Name)); err != nil {
 		t.Fatal(err)
 	}
-	if IsJob(event.Name) && (event.JobID == "" || event.Data[0] != '{') {
+	if event.Kind != Message && (event.JobID == "" || event.Data[0] != '{') {
 		t.Fatalf("a job event without a job: %+v", event)
 	}
 	// The standard library must read the same members out of it.

@@ -27,55 +27,6 @@ const (
 	MaxIdempotencyKeyLen = 255
 )
 
-// Class says how an event is delivered.
-type Class uint8
-
-const (
-	// Durable events are stored before they are answered for, and are
-	// replayed until a socket of the user has confirmed them.
-	Durable Class = iota
-	// Progress events are about a state: only the latest of a job counts.
-	Progress
-	// Transient events are told to who is there and then forgotten.
-	Transient
-)
-
-// String is the lower-case name of the class, as metrics and logs carry it.
-func (c Class) String() string {
-	switch c {
-	case Durable:
-		return "durable"
-	case Progress:
-		return "progress"
-	case Transient:
-		return "transient"
-	}
-	return "unknown"
-}
-
-// ClassOf tells the class of an event by its name. What is not known by name
-// is a worker's own event, and those are durable.
-func ClassOf(name string) Class {
-	switch name {
-	case JobProgress:
-		return Progress
-	case Authenticated, Unauthorized, UserOnline, UserOffline, OnlineUsers:
-		return Transient
-	}
-	return Durable
-}
-
-// IsJob reports whether name is one of the three events that workers send
-// about a job, whose data must carry a jobId.
-func IsJob(name string) bool {
-	return name == JobProgress || name == JobCompleted || name == JobFailed
-}
-
-// IsTerminal reports whether name is an event that finishes a job.
-func IsTerminal(name string) bool {
-	return name == JobCompleted || name == JobFailed
-}
-
 // CheckName says whether a worker may send an event of that name:
 // ^[A-Za-z][A-Za-z0-9_.:-]{0,63}$ (invalid_event_name otherwise) and neither
 // reserved by Socket.IO nor the server's own (reserved_event_name).

@@ -47,16 +47,6 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-func TestClassOf(t *testing.T) {
-	for name, want := range map[string]Class{
-		JobProgress: Progress, JobCompleted: Durable, JobFailed: Durable, JobStalled: Durable, "anything": Durable, "": Durable,
-		Authenticated: Transient, Unauthorized: Transient, UserOnline: Transient, UserOffline: Transient, OnlineUsers: Transient,
-	} {
-		if got := ClassOf(name); got != want {
-			t.Errorf("ClassOf(%q) = %v, want %v", name, got, want)
-		}
-	}
-}
 
 // A transient event has no id to end its packet with, so no worker may send
 // one: its data could be a string, which clients take for a recovery offset.

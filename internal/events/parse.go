@@ -168,7 +168,7 @@ func (s *scanner) build(event *Event, m *members) *Error {
 		}
 	}
 	event.Data = s.src[m.data.start:m.data.end:m.data.end]
-	if IsJob(event.Name) {
+	if event.Kind = KindOf(event.Name); event.Kind != Message {
 		return s.buildJob(event, m)
 	}
 	return nil
@@ -198,7 +198,7 @@ func (s *scanner) buildJob(event *Event, m *members) *Error {
 		if err != nil {
 			return refuse(CodeInvalidAttempt, "data.attempt", "an attempt must be an integer from 0 to %d", uint32(math.MaxUint32))
 		}
-		event.Attempt = uint32(n)
+		event.Attempt, event.HasAttempt = uint32(n), true
 	}
 	return nil
 }
