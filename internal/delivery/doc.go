@@ -1,16 +1,11 @@
-// Package delivery carries a worker's event to every tab of its user and
-// remembers it until one of them has confirmed it.
+// Package delivery carries a worker's event to every tab of its user.
 //
-// In flow validated events (Publish), the receipts of clients (Confirmed) and
-// newly connected sockets (Open, Attach). Out flow packets, to all sockets of
-// a user through the [Emitter], or to one socket through its [Sink].
+// In flow validated events (Publish), the receipts of clients (Confirmed), newly connected sockets (Open) and their questions
+// (JobsInOrder). Out flow packets, to all sockets of a user through the [Emitter], or to one socket through its [Sink].
 //
-// What is decided about an event (is it a repeat, is its job finished, which
-// id does it get, what must make room for it) is decided and stored by the
-// [Store] in one call. The service in front of it keeps only what may be lost
-// with the process: the order of emissions, the pace of progress, cursors on
-// their way to the store.
-//
-// The order rule: a user's emissions leave in the order of their ids, however
-// many calls publish for that user at once. See lane.go for how.
+// Every event takes one way: Publish → [Store] → [Feed] → stream → Emitter. The store decides about an event, gives it its
+// place among all events of its user, stores it and hands it to the feed in the order of places. The user's stream (stream.go)
+// emits what comes, one at a time: it thins out progress, lets sockets join at a place, ends their replays at a place, and
+// answers their questions at a place. So nothing older ever follows newer, and this package needs no other order than the
+// store's. It keeps only what may be lost with the process.
 package delivery

@@ -1,0 +1,239 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"jobwire/internal/events"
+)
+
+// receipts are the cursors that clients have raised, on their way to the store, and the workers that wait for one. Nothing
+// stays in it for idle users.
+type receipts struct {
+	mu       sync.Mutex
+	cursors  map[string]events.ID // what the store does not have yet
+	unsaved  []string             // the users of cursors whose turn has not come, in the order in which they were raised
+	watchers map[string][]*watcher
+	wake     chan struct{}
+}
+
+func (r *receipts) init() {
+	r.cursors = make(map[string]events.ID)
+	r.watchers = make(map[string][]*watcher)
+	r.wake = make(chan struct{}, 1)
+}
+
+// Confirmed notes that a client of the user has received every message up to id.
+func (s *Service) Confirmed(userID string, id events.ID) {
+	if id.IsZero() {
+		return
+	}
+	s.stats.receipts.Add(1)
+	r := &s.receipts
+	r.mu.Lock()
+	before, waits := r.cursors[userID]
+	rises := id.Compare(before) > 0
+	if rises {
+		r.cursors[userID] = id
+		if !waits {
+			r.unsaved = append(r.unsaved, userID)
+		}
+	}
+	r.mu.Unlock()
+	if !rises {
+		return
+	}
+	r.release(userID, id)
+	notify(r.wake)
+	if s.cfg.OnReceipt != nil {
+		s.cfg.OnReceipt(max(0, time.Duration(s.cfg.Now().UnixMilli()-int64(id.Ms))*time.Millisecond))
+	}
+}
+
+// known is the cursor of a user as far as the store does not have it yet.
+func (r *receipts) known(userID string) events.ID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cursors[userID]
+}
+
+// settleBatch is how many cursors one call to the store raises.
+const settleBatch = 128
+
+// take returns the next cursors for the store, at most settleBatch.
+func (r *receipts) take() []Cursor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := min(len(r.unsaved), settleBatch)
+	batch := make([]Cursor, n)
+	for i, user := range r.unsaved[:n] {
+		batch[i] = Cursor{user, r.cursors[user]}
+	}
+	if r.unsaved = r.unsaved[n:]; len(r.unsaved) == 0 {
+		r.unsaved = nil
+	}
+	return batch
+}
+
+// saved notes what has become of a batch: a cursor that the store does not have, or has raised meanwhile, takes its turn again.
+func (r *receipts) saved(batch []Cursor, stored bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range batch {
+		if stored && r.cursors[c.UserID] == c.Confirmed {
+			delete(r.cursors, c.UserID)
+		} else {
+			r.unsaved = append(r.unsaved, c.UserID)
+		}
+	}
+}
+
+func (s *Service) runReceipts() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	failing := false
+	for {
+		select {
+		case <-s.receipts.wake:
+		case <-s.quit:
+			return
+		}
+		timer.Reset(s.cfg.WriteBehind)
+		select {
+		case <-timer.C:
+		case <-s.quit:
+			return // Close flushes
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		err := s.flushReceipts(ctx)
+		cancel()
+		if err != nil && !failing {
+			s.cfg.Logger.Warn("receipts could not be stored, will try again", "error", err)
+		}
+		if failing = err != nil; failing {
+			notify(s.receipts.wake)
+		}
+	}
+}
+
+// flushReceipts hands all cursors to the store, step by step.
+func (s *Service) flushReceipts(ctx context.Context) error {
+	for {
+		batch := s.receipts.take()
+		if len(batch) == 0 {
+			return nil
+		}
+		err := s.store.Confirm(ctx, batch)
+		s.receipts.saved(batch, err == nil)
+		if err != nil {
+			s.stats.storeFailures.Add(1)
+			return err
+		}
+	}
+}
+
+// watcher is a worker that waits for a receipt. It is guarded by receipts.mu.
+type watcher struct {
+	user      string
+	place     events.ID // of the message; zero until it is known
+	confirmed events.ID // the highest cursor since the watcher is there
+	dropped   events.ID // up to where retention has dropped messages since
+	changed   chan struct{}
+}
+
+// outcome says whether the message was confirmed, and whether it never will be any more.
+func (w *watcher) outcome() (delivered, lost bool) {
+	if w.place.IsZero() {
+		return false, false
+	}
+	delivered = w.place.Compare(w.confirmed) <= 0
+	return delivered, !delivered && w.place.Compare(w.dropped) <= 0
+}
+
+// watch begins to look at a user's cursor.
+func (r *receipts) watch(user string) *watcher {
+	w := &watcher{user: user, changed: make(chan struct{}, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watchers[user] = append(r.watchers[user], w)
+	return w
+}
+
+func (r *receipts) forget(w *watcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others := r.watchers[w.user]
+	for i, other := range others {
+		if other == w {
+			others[i] = others[len(others)-1]
+			others[len(others)-1] = nil
+			others = others[:len(others)-1]
+			break
+		}
+	}
+	if len(others) == 0 {
+		delete(r.watchers, w.user)
+	} else {
+		r.watchers[w.user] = others
+	}
+}
+
+// release tells those who look at a user's cursor that it has been raised.
+func (r *receipts) release(userID string, confirmed events.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.watchers[userID] {
+		if delivered, lost := w.outcome(); !delivered && !lost && confirmed.Compare(w.confirmed) > 0 {
+			w.confirmed = confirmed
+			notify(w.changed)
+		}
+	}
+}
+
+// drop tells them that messages up to there are gone: no client will be shown them any more.
+func (r *receipts) drop(userID string, upTo events.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.watchers[userID] {
+		if upTo.Compare(w.dropped) > 0 {
+			w.dropped = upTo
+			notify(w.changed)
+		}
+	}
+}
+
+// await waits until the message of a result is confirmed, for at most d.
+func (s *Service) await(ctx context.Context, w *watcher, res Result, d time.Duration) (delivered bool) {
+	s.receipts.mu.Lock()
+	w.place = res.ID
+	s.receipts.mu.Unlock()
+	if res.Repeated && s.ask(ctx, w.user, res.ID) {
+		return true // its receipt may have come before the watcher
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		s.receipts.mu.Lock()
+		delivered, lost := w.outcome()
+		s.receipts.mu.Unlock()
+		if delivered || lost {
+			return delivered
+		}
+		select {
+		case <-w.changed:
+			continue
+		case <-timer.C:
+			return s.ask(ctx, w.user, res.ID)
+		case <-s.closing:
+		case <-ctx.Done():
+		}
+		return false
+	}
+}
+
+// ask asks the store whether a message is confirmed: the news of it may have been lost on its way from another node.
+func (s *Service) ask(ctx context.Context, userID string, id events.ID) bool {
+	confirmed, dropped, err := s.store.Cursor(ctx, userID)
+	return err == nil && id.Compare(confirmed) <= 0 && id.Compare(dropped) > 0
+}

@@ -1,0 +1,232 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"jobwire/internal/events"
+)
+
+// Sink is one connected socket.
+type Sink interface {
+	UserID() string
+	// Offset is what the client sent as its recovery offset.
+	Offset() (offset string, has bool)
+	// Join puts the socket into its user's room. What is emitted there is held back for it until Live.
+	Join()
+	// Emit queues one packet for this socket alone, past what is held back; false when it is closed. A message has an id, and
+	// asks for a receipt; the id is zero otherwise.
+	Emit(packet []byte, id events.ID) bool
+	// Live sends what was held back, without what has a place up to upTo, and ends the hold.
+	Live(upTo events.ID)
+	// SkipTo leaves out what the room gets from now on with a place up to upTo.
+	SkipTo(upTo events.ID)
+	// Buffered is the number of bytes that wait to be written.
+	Buffered() int
+}
+
+// Replay is what a socket must see before it goes live.
+type Replay struct {
+	// Recovered is false when the client had an offset that does not count: it may have missed something.
+	Recovered bool
+
+	service *Service
+	stream  *stream
+	sink    Sink
+	query   Query
+	page    Page
+}
+
+// Open counts a socket, lets it join its user's room at a place of the feed, and reads the first page of its replay. Every
+// call needs one Leave after it, also when it fails. An error means that the store does not answer: the caller closes the
+// socket, so that the client comes back, since a socket that goes live without its replay would never get it.
+//
+// Everything up to the place at which it joins has been emitted before, and everything after it reaches the room with the
+// socket in it. So the replay must show what is after it whoever has confirmed it, and only of what is before it may leave
+// out what was confirmed.
+func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
+	st := s.streams.attach(sink.UserID())
+	if !s.enter() {
+		return nil, ErrClosed
+	}
+	defer s.calls.Done()
+	user := sink.UserID()
+	delivered, err := s.store.Follow(ctx, user)
+	if err != nil {
+		return nil, s.failed(ctx, err)
+	}
+	st.shard.mu.Lock()
+	st.follows++
+	st.shard.mu.Unlock()
+
+	joined := make(chan events.ID, 1)
+	s.do(st, func(st *stream) {
+		if st.place.Compare(delivered) < 0 {
+			st.place = delivered
+		}
+		sink.Join()
+		joined <- st.place
+	})
+	r := &Replay{service: s, stream: st, sink: sink, Recovered: true}
+	r.query = Query{UserID: user, Limit: replayEvents, Bytes: s.cfg.ReplayWindow}
+	select {
+	case r.query.Since = <-joined:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if text, has := sink.Offset(); has {
+		r.query.Offset, err = events.ParseID(text)
+		r.query.HasOffset = err == nil
+		r.Recovered = err == nil
+	}
+	r.query.Confirmed = s.receipts.known(user)
+	if err := r.read(ctx); err != nil {
+		return nil, err
+	}
+	r.Recovered = r.Recovered && r.page.Recovered
+	s.stats.replays.Add(1)
+	switch {
+	case !r.Recovered:
+		s.stats.unrecovered.Add(1)
+	case r.query.HasOffset:
+		s.Confirmed(user, r.query.Offset) // what a client saw before it came is confirmed, too
+	}
+	return r, nil
+}
+
+// Leave uncounts a socket, once for every Open.
+func (s *Service) Leave(userID string) {
+	st := s.streams.of(userID)
+	st.shard.mu.Lock()
+	st.sockets--
+	unfollow := st.follows > st.sockets
+	if unfollow {
+		st.follows--
+	}
+	st.retire()
+	st.shard.mu.Unlock()
+	if unfollow {
+		s.store.Unfollow(userID)
+	}
+}
+
+// replayEvents is the number of events a page of a replay.
+const replayEvents = 128
+
+// Run sends the replay, never more than ReplayWindow ahead of what the socket has written, and lets the socket go live. It
+// returns ErrSinkClosed or ErrReplayStalled when the socket does not take it, the store's error when the next page cannot be
+// read, ctx's error when it ends; in all these cases the socket is not live and the caller closes it.
+func (r *Replay) Run(ctx context.Context) error {
+	s := r.service
+	if !s.enter() {
+		return ErrClosed
+	}
+	defer s.calls.Done()
+	until := r.page.Place
+	for {
+		for i := range r.page.Records {
+			rec := &r.page.Records[i]
+			if err := r.writable(ctx); err != nil {
+				return err
+			}
+			var id events.ID
+			if rec.Message {
+				id = rec.Place
+			}
+			if !r.sink.Emit(events.Encode(rec.Name, rec.Data, id), id) {
+				return ErrSinkClosed
+			}
+			s.stats.replayed.Add(1)
+		}
+		if r.query.Next = r.page.Next; r.query.Next == nil {
+			break
+		}
+		if err := r.read(ctx); err != nil {
+			return err
+		}
+	}
+	r.page = Page{}
+	live := make(chan struct{})
+	s.do(r.stream, func(*stream) {
+		r.sink.Live(until)
+		close(live)
+	})
+	select {
+	case <-live:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Replay) read(ctx context.Context) (err error) {
+	r.page, err = read(r.service, ctx, func() (Page, error) { return r.service.store.Read(ctx, r.query) })
+	return err
+}
+
+// writable waits until the socket's queue has room. The engine does not tell when it has written, so this looks again after
+// a short while, less and less often while nothing moves.
+func (r *Replay) writable(ctx context.Context) error {
+	s := r.service
+	level := r.sink.Buffered()
+	if level < s.cfg.ReplayWindow {
+		return nil
+	}
+	const shortest, longest = 2 * time.Millisecond, 100 * time.Millisecond
+	pause := shortest
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	moved := s.cfg.Now()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.closing:
+			return ErrClosed
+		}
+		now := r.sink.Buffered()
+		if now < s.cfg.ReplayWindow {
+			return nil
+		}
+		if now < level {
+			moved, pause = s.cfg.Now(), shortest
+		} else if s.cfg.Now().Sub(moved) > s.cfg.ReplayStall {
+			return ErrReplayStalled
+		}
+		level = now
+		pause = min(pause*2, longest)
+		timer.Reset(pause)
+	}
+}
+
+// JobsInOrder answers a live socket's question for its user's jobs at its place in what the socket sees: after everything up
+// to the place at which the jobs were read, and with nothing older to follow. answer is called once, before JobsInOrder
+// returns.
+func (s *Service) JobsInOrder(ctx context.Context, sink Sink, q JobsQuery, answer func(JobsPage, error)) {
+	page, err := s.Jobs(ctx, q)
+	if err != nil {
+		answer(JobsPage{}, err)
+		return
+	}
+	st := s.streams.of(sink.UserID())
+	if st == nil {
+		answer(JobsPage{}, ErrSinkClosed)
+		return
+	}
+	var once sync.Once
+	answered := make(chan struct{})
+	s.at(st, page.Place, func() {
+		once.Do(func() {
+			sink.SkipTo(page.Place)
+			answer(page, nil)
+			close(answered)
+		})
+	})
+	select {
+	case <-answered:
+	case <-ctx.Done():
+		once.Do(func() { answer(JobsPage{}, ctx.Err()) })
+	}
+}
