@@ -27,7 +27,9 @@ type Audience interface {
 
 // Replayer is what a session asks of delivery.
 type Replayer interface {
+	// Open lets a socket join its user's room; every call needs one Leave.
 	Open(ctx context.Context, sink delivery.Sink) (*delivery.Replay, error)
+	Leave(userID string)
 	Confirmed(userID string, id events.ID)
 }
 
@@ -53,10 +55,9 @@ func (s *Sessions) Authenticate(h realtime.Handshake) (auth.Identity, error) {
 // Connected greets the socket, shows it who is online and replays what it
 // missed, in that order and before anything newer. A socket that cannot get
 // its replay is closed: its client comes back for it.
-func (s *Sessions) Connected(session *realtime.Session) {
+func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 	id := session.Identity()
-	session.Hold()
-	replay, err := s.replayer.Open(context.Background(), sink{session})
+	replay, err := s.replayer.Open(ctx, sink{session})
 	if err != nil {
 		s.giveUp(session, err)
 		return
@@ -73,7 +74,7 @@ func (s *Sessions) Connected(session *realtime.Session) {
 		session.Emit(realtime.Message{Packet: packet})
 	})
 
-	if err := replay.Run(context.Background()); err != nil {
+	if err := replay.Run(ctx); err != nil {
 		s.giveUp(session, err)
 	}
 }
@@ -81,6 +82,7 @@ func (s *Sessions) Connected(session *realtime.Session) {
 // Disconnected takes the socket out of presence. Only the client's own
 // disconnect is final; everything else may be a reload.
 func (s *Sessions) Disconnected(session *realtime.Session, reason string) {
+	s.replayer.Leave(session.UserID())
 	id := session.Identity()
 	s.audience.Leave(id.UserID, id.Tenant, session.ID(), reason == realtime.ReasonClientDisconnect)
 }
@@ -102,8 +104,10 @@ const reasonReplayFailed = "replay failed"
 // sink is a session as delivery sees it.
 type sink struct{ *realtime.Session }
 
-func (s sink) Emit(packet []byte, id events.ID, confirm bool) bool {
-	return s.Session.Emit(realtime.Message{Packet: packet, ID: id, Confirm: confirm})
+func (s sink) Join() { s.Session.JoinUser() }
+
+func (s sink) Emit(packet []byte, id events.ID) bool {
+	return s.Session.Emit(realtime.Message{Packet: packet, Place: id, Confirm: !id.IsZero()})
 }
 
 // identity is what a client is told about itself.

@@ -27,6 +27,9 @@ type Socket struct {
 	emitter
 	conn *Conn
 
+	// Outgoing, if not nil, may change a text that the library sends, and keeps it. It is set before the library has the socket.
+	Outgoing func(text []byte) []byte
+
 	mu     sync.Mutex // guards what follows; no listener is called under it
 	data   events.Listener
 	fail   events.Listener
@@ -119,7 +122,11 @@ func (s *Socket) Write(r io.Reader, _ *packet.Options, sent library.SendCallback
 	case *types.BytesBuffer:
 		frame = BinaryFrame(b.Bytes())
 	case interface{ Bytes() []byte }:
-		frame = TextFrame(b.Bytes())
+		text := b.Bytes()
+		if s.Outgoing != nil {
+			text = s.Outgoing(text)
+		}
+		frame = TextFrame(text)
 	default:
 		// Not met with the library's own encoder. A reader that fails has no packet in it to send.
 		text, err := io.ReadAll(r)

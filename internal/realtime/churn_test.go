@@ -73,7 +73,7 @@ func TestAuthenticateAndVanish(t *testing.T) {
 func TestGhostSocketsAreTakenOut(t *testing.T) {
 	for name, meet := range map[string]func(h *Hub, sock *socket.Socket){
 		"before the handover": func(h *Hub, sock *socket.Socket) { h.connection(sock) },
-		"after the handover":  func(h *Hub, sock *socket.Socket) { (&Session{hub: h, closed: true}).greet(sock) },
+		"after the handover":  func(h *Hub, sock *socket.Socket) { (&Session{hub: h, closed: true}).onConnected(sock) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, Config{})

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"time"
@@ -26,8 +27,8 @@ type Config struct {
 	HandlerTimeout time.Duration
 	// MaxAttachmentBytes bounds the attachments of one binary packet together (1 MiB).
 	MaxAttachmentBytes int
-	// MaxHeldBytes bounds what is kept back for a held session; beyond it the socket is closed as "slow replay", so that it
-	// comes back with its offset (1 MiB).
+	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that it
+	// comes back with its offset (Engine.MaxQueue, at least 1 MiB).
 	MaxHeldBytes int
 	// NoRecovery leaves the pid out of CONNECT replies. Clients then keep no offset to reconnect with.
 	NoRecovery bool
@@ -45,7 +46,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EventBurst, 5_000)
 	setDefault(&c.HandlerTimeout, 10*time.Second)
 	setDefault(&c.MaxAttachmentBytes, 1<<20)
-	setDefault(&c.MaxHeldBytes, 1<<20)
+	setDefault(&c.MaxHeldBytes, max(1<<20, c.Engine.MaxQueue))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -100,6 +101,7 @@ const (
 	CodeUserMismatch   = "user_mismatch"    // Session.Refresh: the token is somebody else's
 	CodeUnknownEvent   = "unknown_event"    // ack: nobody handles this event
 	CodeInvalidPayload = "invalid_payload"  // ack: the arguments do not fit the handler
+	CodeDisconnected   = "disconnected"     // unauthorized: a worker has closed the user's sockets
 	CodeInternal       = "internal"         // ack or CONNECT_ERROR: the server's fault, see its log
 )
 
@@ -109,8 +111,8 @@ type Lifecycle interface {
 	// is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
 	Authenticate(Handshake) (auth.Identity, error)
 	// Connected is called before the client can see its CONNECT reply. What it emits, up to 16 KiB, follows that reply in the
-	// same write. It may take long, for a replay: the client's events wait until it has returned.
-	Connected(*Session)
+	// same write. It may take long, for a replay: the client's events wait until it has returned. ctx ends with the session.
+	Connected(ctx context.Context, s *Session)
 	// Disconnected is called exactly once for every Connected, after it has returned and after the last handler of the
 	// session. The session is in no room any more.
 	Disconnected(s *Session, reason string)

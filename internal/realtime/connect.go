@@ -2,6 +2,9 @@ package realtime
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -12,7 +15,6 @@ import (
 
 	"jobwire/internal/auth"
 	"jobwire/internal/engine"
-	"jobwire/internal/events"
 )
 
 // The way of a session from CONNECT to its end. All of it runs on the session's worker, but for connection, which the
@@ -43,10 +45,13 @@ func (s *Session) connect(p packet) {
 	s.state, s.ready = stateOpening, ready
 	s.mu.Unlock()
 
-	s.offset, s.recovers = recoveryOffset(p.payload)
+	s.pid, s.offset, s.recovers = recoveryOffset(p.payload)
 	s.handshake = &Handshake{Auth: p.payload, Authorization: s.authorization, RemoteAddr: s.conn.RemoteAddr()}
 	s.authorization = ""
 	s.socket = engine.NewSocket(s.conn)
+	if !s.hub.config.NoRecovery {
+		s.socket.Outgoing = s.addPID
+	}
 	s.hub.binding.Accept(s.socket)
 	// The session stands where the library expects the auth payload: it finds the way back from a library socket, and the
 	// library never sees a pid and an offset, with which it would restore a session before any token was looked at.
@@ -56,28 +61,45 @@ func (s *Session) connect(p packet) {
 		return
 	}
 	if sock := <-ready; sock != nil {
-		s.greet(sock)
+		s.onConnected(sock)
 	}
 }
 
 // recoveryOffset finds {pid, offset} in the CONNECT payload: a client that was connected before tells what it saw last.
 // Anything else is no offset, and no error.
-func recoveryOffset(payload json.RawMessage) (string, bool) {
+func recoveryOffset(payload json.RawMessage) (pid, offset string, has bool) {
 	if !bytes.Contains(payload, []byte(`"offset"`)) {
-		return "", false
+		return "", "", false
 	}
 	var recovery struct {
 		PID    json.RawMessage `json:"pid"`
 		Offset json.RawMessage `json:"offset"`
 	}
-	if json.Unmarshal(payload, &recovery) != nil {
-		return "", false
+	if json.Unmarshal(payload, &recovery) != nil || !isShortString(recovery.PID) || !isShortString(recovery.Offset) {
+		return "", "", false
 	}
-	pid, offset := recovery.PID, recovery.Offset
-	if len(pid) < 2 || pid[0] != '"' || len(offset) < 2 || offset[0] != '"' || len(offset) > maxOffset+2 {
-		return "", false
+	return unquote(recovery.PID), unquote(recovery.Offset), true
+}
+
+func isShortString(text json.RawMessage) bool {
+	return len(text) >= 2 && text[0] == '"' && len(text) <= maxOffset+2
+}
+
+// pidOf is the pid that every client of a user is given. A client remembers an offset only if it has a pid, and sends both
+// when it comes back: a page that has signed in as another user still sends those of the first. It is no secret, and opens
+// nothing.
+func pidOf(userID string) string {
+	sum := sha256.Sum256([]byte(userID))
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+// addPID adds the pid to the library's CONNECT reply, {"sid":"…"}.
+func (s *Session) addPID(text []byte) []byte {
+	if len(text) < 2 || packetType(text[0]) != packetConnect {
+		return text
 	}
-	return unquote(offset), true
+	text = append(text[:len(text)-1:len(text)-1], `,"pid":"`...)
+	return append(append(text, pidOf(s.userID)...), `"}`...)
 }
 
 // admit is the library's middleware: it decides about the socket that the library is about to connect.
@@ -100,7 +122,7 @@ func (h *Hub) admit(sock *socket.Socket, next func(*socket.ExtendedError)) {
 	s.mu.Lock()
 	s.identity, s.state = identity, stateAdmitted
 	s.mu.Unlock()
-	// From here to greet nothing is written, so that the CONNECT reply and everything that Connected emits leave in one
+	// From here to onConnected nothing is written, so that the CONNECT reply and everything that Connected emits leave in one
 	// write, and the client cannot send before all is ready for it.
 	s.conn.Cork()
 	next(nil)
@@ -148,8 +170,8 @@ func (h *Hub) connection(args ...any) {
 	}
 }
 
-// greet makes the session a member of its user's room and lets the lifecycle say the first words.
-func (s *Session) greet(sock *socket.Socket) {
+// onConnected makes the session known in its user's room and lets the lifecycle say the first words.
+func (s *Session) onConnected(sock *socket.Socket) {
 	s.mu.Lock()
 	s.ready = nil
 	if s.closed {
@@ -158,12 +180,16 @@ func (s *Session) greet(sock *socket.Socket) {
 		return
 	}
 	s.id = string(sock.Id())
+	if s.recovers && s.pid != pidOf(s.userID) {
+		s.offset = "" // another user's
+	}
+	s.pid = ""
 	s.state = stateLive
-	s.hold = &hold{} // what comes for the user now waits for what Connected has to say
-	s.holding.Store(true)
 	s.greeting.Store(true)
 	s.user.session = s
-	s.hub.rooms.join(userRoomPrefix+s.userID, &s.user, true)
+	s.hub.rooms.join(userRoomPrefix+s.userID, &s.user, true, unseen)
+	ctx, cancel := context.WithCancel(s.hub.base)
+	s.cancel = cancel
 	s.setDeadline(s.identity.ExpiresAt)
 	s.mu.Unlock()
 	s.hub.count.unauthenticated.Add(-1)
@@ -171,22 +197,20 @@ func (s *Session) greet(sock *socket.Socket) {
 	s.hub.count.connected.Add(1)
 
 	defer func() { // also when Connected panics: Disconnected will follow as ever
+		cancel()
 		s.mu.Lock()
-		stays := s.hold != nil && s.hold.asked
+		s.cancel = nil
 		s.mu.Unlock()
-		if !stays {
-			s.Live(events.ID{})
-		}
 		s.answer()
 	}()
-	s.hub.lifecycle.Connected(s)
+	s.hub.lifecycle.Connected(ctx, s)
 }
 
 // leaveNamespace ends the session because the client said so. The connection may live a little longer: the client closes it.
 func (s *Session) leaveNamespace() {
 	s.mu.Lock()
 	s.state = stateLeft
-	s.hold = nil
+	s.held = nil
 	s.vacate()
 	s.setDeadline(time.Now().Add(closeGrace))
 	s.mu.Unlock()

@@ -50,7 +50,9 @@ func TestConnectAnswerLeavesInOneWrite(t *testing.T) {
 	s := newStand(t, Config{}, func(r *recorder, h *Hub) {
 		r.connected = func(s *Session) {
 			s.Emit(message("authenticated", `{}`, 0))
+			s.JoinUser()
 			h.EmitUser("alice", message("job_progress", `{"n":1}`, 5))
+			s.Live(events.ID{})
 		}
 	})
 	p := s.poll(t)
@@ -72,7 +74,7 @@ func TestLongGreetingLeavesAsItGoes(t *testing.T) {
 	s := newStand(t, Config{Engine: engine.Config{MaxQueue: 1 << 20}}, func(r *recorder, h *Hub) {
 		handleEcho(h)
 		r.connected = func(s *Session) {
-			s.Hold()
+			s.JoinUser()
 			for i := range n {
 				for end := time.Now().Add(patience); s.Buffered() > 64<<10 && time.Now().Before(end); {
 					time.Sleep(time.Millisecond)
@@ -127,7 +129,7 @@ func TestOffsetComesFromPidAndOffset(t *testing.T) {
 		`{"a":{"pid":"p","offset":"17-2"}}`:                      "none",
 		`{"token":"t"}`:                                          "none",
 	} {
-		offset, has := recoveryOffset(json.RawMessage(payload))
+		_, offset, has := recoveryOffset(json.RawMessage(payload))
 		if !has {
 			offset = "none"
 		}
@@ -151,9 +153,17 @@ func TestRecoveryIsNeverTheLibrarys(t *testing.T) {
 		t.Errorf("without a token: %q", got)
 	}
 	c = s.dial(t)
-	c.write(`40{"token":"alice","pid":"p","offset":"1-0"}`)
+	c.write(`40{"token":"alice","pid":"` + pidOf("alice") + `","offset":"1-0"}`)
 	c.read()
 	c.expect(`42["seen",{"offset":"1-0","has":true}]`)
+
+	// A page that has signed in as another user sends what it remembers of the first.
+	c = s.dial(t)
+	c.write(`40{"token":"bob","pid":"` + pidOf("alice") + `","offset":"1-0"}`)
+	if reply := c.read(); !strings.Contains(reply, `"pid":"`+pidOf("bob")+`"`) {
+		t.Errorf("%q carries no pid of bob", reply)
+	}
+	c.expect(`42["seen",{"offset":"","has":true}]`)
 }
 
 func TestRefusalIsToldAndThenTheConnectionCloses(t *testing.T) {

@@ -101,7 +101,7 @@ func TestHoldKeepsBackUntilLive(t *testing.T) {
 	s := newStand(t, Config{}, func(r *recorder, h *Hub) {
 		r.connected = func(s *Session) {
 			s.Join("all")
-			s.Hold()
+			s.JoinUser()
 			h.EmitUser("alice", message("n", `5`, 5))
 			sessions <- s
 		}
@@ -128,7 +128,7 @@ func TestHoldKeepsBackUntilLive(t *testing.T) {
 func TestLiveKeepsTheOrderUnderLoad(t *testing.T) {
 	sessions := make(chan *Session, 1)
 	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
-		r.connected = func(s *Session) { s.Hold(); sessions <- s }
+		r.connected = func(s *Session) { s.JoinUser(); sessions <- s }
 	})
 	for range 20 {
 		c := s.connect(t, "alice")
@@ -153,7 +153,7 @@ func TestLiveKeepsTheOrderUnderLoad(t *testing.T) {
 
 func TestHeldTooMuchClosesTheSocket(t *testing.T) {
 	s := newStand(t, Config{MaxHeldBytes: 10_000}, func(r *recorder, _ *Hub) {
-		r.connected = func(s *Session) { s.Hold() }
+		r.connected = func(s *Session) { s.JoinUser() }
 	})
 	c := s.connect(t, "alice")
 	big := message("n", `"`+strings.Repeat("x", 3000)+`"`, 1)
@@ -280,7 +280,7 @@ func TestReceiptsCatchUp(t *testing.T) {
 func TestHeldMessagesAskForReceiptsWhenSent(t *testing.T) {
 	sessions := make(chan *Session, 1)
 	s := newStand(t, Config{}, func(r *recorder, _ *Hub) {
-		r.connected = func(s *Session) { s.Hold(); sessions <- s }
+		r.connected = func(s *Session) { s.JoinUser(); sessions <- s }
 	})
 	c := s.connect(t, "alice")
 	m := message("n", `1`, 5)

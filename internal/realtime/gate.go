@@ -66,7 +66,10 @@ func (g *gate) Closed(reason string) engine.Task {
 	s.closed, s.reason = true, reason
 	s.vacate()
 	s.hub.deadlines.set(s, time.Time{})
-	s.hold = nil
+	s.held = nil
+	if s.cancel != nil {
+		s.cancel()
+	}
 	if s.ready != nil {
 		s.ready <- nil
 	}

@@ -73,7 +73,7 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 		})
 	}
 	s.EmitUser("alice", message("still", `"here"`, 0))
-	alice.expect(`42["still","here"]`)
+	alice.expect(`42["still","here",null]`)
 }
 
 // A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a CONNECT_ERROR it stays away.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,11 +68,21 @@ func (r *recorder) Authenticate(h Handshake) (auth.Identity, error) {
 	return auth.Identity{UserID: payload.Token, ExpiresAt: time.Now().Add(time.Hour)}, nil
 }
 
-func (r *recorder) Connected(s *Session) {
+func (r *recorder) Connected(_ context.Context, s *Session) {
 	r.count(s, 1)
 	if r.connected != nil {
 		r.connected(s)
 	}
+	if !hasJoined(s) {
+		s.JoinUser()
+		s.Live(events.ID{})
+	}
+}
+
+// hasJoined reports whether JoinUser was called.
+func hasJoined(s *Session) bool {
+	members := s.hub.rooms.appendMembers(nil, []byte(userRoomPrefix+s.userID))
+	return slices.ContainsFunc(members, func(m member) bool { return m.session == s && m.shown != unseen })
 }
 
 func (r *recorder) Disconnected(s *Session, reason string) {
@@ -336,5 +347,5 @@ func message(name, data string, n uint64) Message {
 	if n == 0 {
 		id = events.ID{}
 	}
-	return Message{Packet: events.Encode(name, []byte(data), id), ID: id}
+	return Message{Packet: events.Encode(name, []byte(data), id), Place: id}
 }

@@ -45,8 +45,8 @@ type emission struct {
 // Message is one Socket.IO packet on its way to clients.
 type Message struct {
 	Packet  []byte    // from events.Encode; copied by the call that takes it
-	ID      events.ID // zero for what is not stored
-	Confirm bool      // ask the client for a receipt; needs an ID
+	Place   events.ID // among what its user is shown; zero for what has none
+	Confirm bool      // ask the client for a receipt of the message with that place as its id
 }
 
 // New returns a hub that serves nobody yet. Its goroutine ends with Shutdown.
@@ -110,22 +110,29 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 	return (*gate)(s)
 }
 
-// EmitUser sends m to all sessions of a user, one frame for all of them. It returns to how many; held sessions count.
+// EmitUser sends m to the sessions of a user that have not been shown newer, one frame for all of them, or keeps it back for
+// them until Live. It returns to how many.
 func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
 	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
 	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(to *member, frames []*engine.Frame) bool {
-		if to.open != nil && !m.Confirm {
+		switch {
+		case to.shown == unseen, !m.Place.IsZero() && m.Place.Compare(to.shown) <= 0:
+			return false
+		case to.open != nil && !m.Confirm:
 			return to.open.Send(frames...) == nil
 		}
-		return to.session.deliver(frames, m.ID, m.Confirm)
+		return to.session.deliver(frames, m.Place, m.Confirm)
 	})
 }
 
-// EmitRoom sends m to the sessions in a room but those of exceptUser, past Hold. It returns to how many.
+// UserSockets counts the sessions of a user that have joined the user's room.
+func (h *Hub) UserSockets(userID string) int { return h.rooms.count(userRoomPrefix + userID) }
+
+// EmitRoom sends m to the sessions in a room but those of exceptUser, past what is kept back. It returns to how many.
 func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
 	return h.emit([]byte(room), m, func(to *member, frames []*engine.Frame) bool {
 		s := to.session
-		return s.userID != exceptUser && s.send(frames, m.ID, m.Confirm)
+		return s.userID != exceptUser && s.send(frames, m.Place, m.Confirm)
 	})
 }
 

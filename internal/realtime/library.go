@@ -22,10 +22,6 @@ func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
 	options.SetConnectTimeout(libraryPatience)
 	options.SetParser(passthrough{})
 	options.SetAdapter(adapterBuilder{h})
-	if !h.config.NoRecovery {
-		// Makes CONNECT replies carry a pid, so that clients remember an offset. Nothing is ever restored, see connect.
-		options.SetConnectionStateRecovery(&socket.ConnectionStateRecovery{})
-	}
 	io := socket.NewServer(nil, options)
 	binding := engine.NewBinding()
 	io.Bind(binding)

@@ -2,9 +2,11 @@ package realtime
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 
 	"jobwire/internal/engine"
+	"jobwire/internal/events"
 )
 
 // index knows which sessions are in which room. It is split into shards, each with a lock of its own, under which nobody is
@@ -29,11 +31,16 @@ type room struct {
 	reserved int // seats promised to sessions that are still connecting
 }
 
-// member is a session in a room, and its connection once it takes messages as they come, see index.open.
+// member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out
+// would have to wait for.
 type member struct {
 	session *Session
-	open    *engine.Conn // nil while the session is to be asked
+	open    *engine.Conn // nil while the session is to be asked, see index.open
+	shown   events.ID    // what has a place up to there is left out; everything before Session.JoinUser
 }
+
+// unseen is the place of a member to whom nothing is emitted yet.
+var unseen = events.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}
 
 // seat is one session's place in one room.
 type seat struct {
@@ -104,7 +111,7 @@ func (x *index) release(name string) {
 }
 
 // join seats a session; taken must not be in a room. promised says that the seat was reserved.
-func (x *index) join(name string, taken *seat, promised bool) {
+func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
 	h := x.shardOfString(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -113,7 +120,7 @@ func (x *index) join(name string, taken *seat, promised bool) {
 		r.reserved--
 	}
 	taken.room, taken.at = r, len(r.members)
-	r.members = append(r.members, member{session: taken.session})
+	r.members = append(r.members, member{session: taken.session, shown: shown})
 	r.seats = append(r.seats, taken)
 }
 
@@ -141,6 +148,14 @@ func (x *index) open(taken *seat) {
 	taken.room.members[taken.at].open = taken.session.conn
 }
 
+// show notes up to which place a member needs nothing any more.
+func (x *index) show(taken *seat, upTo events.ID) {
+	h := x.shardOfString(taken.room.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	taken.room.members[taken.at].shown = upTo
+}
+
 // appendMembers appends those who are in the room now.
 func (x *index) appendMembers(to []member, name []byte) []member {
 	h := x.shardOf(name)
@@ -160,6 +175,21 @@ func (x *index) sessionsIn(name string) []*Session {
 		sessions[i] = members[i].session
 	}
 	return sessions
+}
+
+// count returns how many members of a room are emitted to.
+func (x *index) count(name string) (members int) {
+	h := x.shardOfString(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rooms[name]; r != nil {
+		for i := range r.members {
+			if r.members[i].shown != unseen {
+				members++
+			}
+		}
+	}
+	return members
 }
 
 // size returns how many rooms there are.

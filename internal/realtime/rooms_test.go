@@ -10,18 +10,20 @@ import (
 
 	"jobwire/internal/auth"
 	"jobwire/internal/engine"
+
+	"jobwire/internal/events"
 )
 
 func TestRoomIsNotLostWhenTheLastLeavesWhileAnotherJoins(t *testing.T) {
 	x := newIndex()
 	const rounds = 20_000
 	gone := &seat{session: &Session{}}
-	x.join("r", gone, false)
+	x.join("r", gone, false, events.ID{})
 	for i := range rounds {
 		next := &seat{session: &Session{}}
 		var wg sync.WaitGroup
 		wg.Go(func() { x.leave(gone) })
-		x.join("r", next, false)
+		x.join("r", next, false, events.ID{})
 		wg.Wait()
 		if m := x.sessionsIn("r"); len(m) != 1 || m[0] != next.session {
 			t.Fatalf("round %d: %d members", i, len(m))
@@ -43,7 +45,7 @@ func TestRoomsUnderChurn(t *testing.T) {
 			for round := range 200 {
 				for i := range mine {
 					mine[i] = &seat{session: &Session{conn: new(engine.Conn)}}
-					x.join(fmt.Sprint("r", i%7), mine[i], false)
+					x.join(fmt.Sprint("r", i%7), mine[i], false, events.ID{})
 					if i%2 == round%2 {
 						x.open(mine[i])
 					}
@@ -81,7 +83,7 @@ func TestReservedSeatsCount(t *testing.T) {
 		}
 	}
 	taken := &seat{session: &Session{}}
-	x.join("r", taken, true)
+	x.join("r", taken, true, events.ID{})
 	if x.reserve("r", 2) {
 		t.Error("a seat that was taken up is free again")
 	}

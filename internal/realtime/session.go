@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type Session struct {
 	offset string // likewise; what the client has seen last, if recovers
 	// recovers says that the CONNECT payload carried a pid and an offset.
 	recovers bool
+	pid      string // until Connected: the one that came with the offset
 
 	// What follows belongs to the worker: only one runs at a time, see gate.go.
 	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
@@ -49,7 +51,7 @@ type Session struct {
 
 	deadline deadline // guarded by hub.deadlines.mu
 
-	holding  atomic.Bool // whether hold is to be asked; written under mu
+	holding  atomic.Bool // whether held is to be asked; written under mu
 	greeting atomic.Bool // Connected runs and its output is held back; written under mu
 
 	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms
@@ -62,7 +64,8 @@ type Session struct {
 	user     seat                // in the user's room
 	others   []*seat             // in other rooms
 	inbox    inbox
-	hold     *hold // nil when nothing is held back
+	held     *replayBuffer      // nil when nothing is held back
+	cancel   context.CancelFunc // of the context of Connected; nil when it does not run
 	receipts receipts
 }
 
@@ -80,7 +83,7 @@ func (s *Session) Identity() auth.Identity {
 }
 
 // Offset returns the offset from which the client wants to go on, as it sent it, if it was connected before. It is at most
-// 64 bytes and otherwise unchecked.
+// 64 bytes and otherwise unchecked; empty when it was another user who was connected.
 func (s *Session) Offset() (offset string, has bool) { return s.offset, s.recovers }
 
 // Transport returns "polling" or "websocket": what the session is on now.
@@ -89,9 +92,9 @@ func (s *Session) Transport() string { return s.conn.Transport() }
 // Buffered returns how many bytes wait for this client.
 func (s *Session) Buffered() int { return s.conn.Buffered() }
 
-// Emit sends m to this session only, past Hold. It reports whether the connection took it.
+// Emit sends m to this session only, past what is kept back. It reports whether the connection took it.
 func (s *Session) Emit(m Message) bool {
-	return s.isLive() && s.send([]*engine.Frame{engine.TextFrame(m.Packet)}, m.ID, m.Confirm)
+	return s.isLive() && s.send([]*engine.Frame{engine.TextFrame(m.Packet)}, m.Place, m.Confirm)
 }
 
 // EmitArgs sends an event with arguments as a client would send it, attachments included, to this session only.
@@ -139,7 +142,7 @@ func (s *Session) answer() {
 
 // open lets the messages for the user's room pass the session by, if it keeps none back. The caller holds mu.
 func (s *Session) open() {
-	if s.hold == nil && s.answered && s.user.room != nil {
+	if s.held == nil && s.answered && s.user.room != nil {
 		s.hub.rooms.open(&s.user)
 	}
 }
@@ -154,7 +157,7 @@ func (s *Session) Join(rooms ...string) {
 	for _, name := range rooms {
 		if s.seatIn(name) == nil {
 			taken := &seat{session: s}
-			s.hub.rooms.join(name, taken, false)
+			s.hub.rooms.join(name, taken, false, events.ID{})
 			s.others = append(s.others, taken)
 		}
 	}

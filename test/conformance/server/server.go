@@ -101,7 +101,7 @@ func (lifecycle) Authenticate(h realtime.Handshake) (auth.Identity, error) {
 	return auth.Identity{UserID: "anybody", Tenant: payload}, nil
 }
 
-func (lifecycle) Connected(s *realtime.Session) {
+func (lifecycle) Connected(_ context.Context, s *realtime.Session) {
 	s.EmitArgs("auth", realtime.Args{Values: []json.RawMessage{json.RawMessage(s.Identity().Tenant)}})
 }
 func (lifecycle) Disconnected(*realtime.Session, string) {}
