@@ -154,6 +154,27 @@ describe("the demo page", () => {
     assert.equal(await page.locator("#jobs > li").count(), 1);
   });
 
+  test("finished jobs are there after a reload and on a second device, and no event comes twice", async () => {
+    const page = await connected("ida");
+    await page.getByRole("button", { name: "Start a job" }).click();
+    await page.locator('#jobs [data-state="completed"]').waitFor();
+    await page.getByRole("button", { name: "A failing job" }).click();
+    await page.locator('#jobs [data-state="failed"]').waitFor();
+    const shown = async (tab) => (await tab.locator("#jobs > li").allTextContents()).map((text) => text.trim());
+    const before = await shown(page);
+    await page.reload();
+    const second = await connected("ida"); // a context of its own: another device
+    for (const tab of [page, second]) {
+      await settled(tab);
+      await tab.locator('#jobs [data-state="completed"]').waitFor();
+      await tab.locator('#jobs [data-state="failed"]').waitFor();
+      assert.deepEqual(await shown(tab), before);
+      // What was confirmed before is state now, not an event.
+      assert.equal(await tab.locator('[data-event="job_completed"], [data-event="job_failed"]').count(), 0);
+    }
+    await keep(second, "desktop-second-device");
+  });
+
   test("goes offline, has the job finished, comes back to its result", async () => {
     const page = await connected("ian");
     await page.getByRole("button", { name: "Go offline, finish the job, come back" }).click();

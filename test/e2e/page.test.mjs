@@ -2,12 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Bursts, compareIds, Jobs, People, Seen } from "../../web-demo/page/model.js";
-
-test("ids compare by time, then by number", () => {
-  const ids = ["1700000000000-10", "1700000000000-9", "999-0", "1700000000001-0"];
-  assert.deepEqual(ids.sort(compareIds), ["999-0", "1700000000000-9", "1700000000000-10", "1700000000001-0"]);
-});
+import { Bursts, Jobs, People, Seen } from "../../web-demo/page/model.js";
 
 test("a repeat is told by its id, and memory is bounded", () => {
   const seen = new Seen();
@@ -21,31 +16,53 @@ test("a repeat is told by its id, and memory is bounded", () => {
 test("a job runs, stalls, speaks again and ends", () => {
   const jobs = new Jobs();
   const state = () => [jobs.get("j").state, jobs.get("j").progress, jobs.get("j").note];
-  jobs.apply("job_progress", { jobId: "j", progress: 40, message: "half" }, "1-0");
+  jobs.apply("job_progress", { jobId: "j", progress: 40, message: "half" });
   assert.deepEqual(state(), ["running", 40, "half"]);
-  jobs.apply("job_stalled", { jobId: "j" }, "2-0");
+  jobs.apply("job_stalled", { jobId: "j" });
   assert.equal(state()[0], "stalled");
-  jobs.apply("job_progress", { jobId: "j", progress: 50 }, "3-0");
+  jobs.apply("job_progress", { jobId: "j", progress: 50 });
   assert.deepEqual(state(), ["running", 50, ""]);
-  jobs.apply("job_failed", { jobId: "j", error: "broken" }, "4-0");
+  jobs.apply("job_failed", { jobId: "j", error: "broken" });
   assert.deepEqual(state(), ["failed", 50, "broken"]);
-  jobs.apply("job_progress", { jobId: "j", progress: 5, attempt: 2 }, "5-0");
-  jobs.apply("job_completed", { jobId: "j", result: { rows: 3 } }, "6-0");
+  jobs.apply("job_progress", { jobId: "j", progress: 5, attempt: 2 });
+  jobs.apply("job_completed", { jobId: "j", result: { rows: 3 } });
   assert.deepEqual(state(), ["completed", 100, '{"rows":3}']);
   assert.deepEqual(jobs.unfinished(), []);
 });
 
-test("what is older than what is known changes nothing", () => {
+test("an earlier attempt changes nothing, a higher one begins anew", () => {
   const jobs = new Jobs();
-  jobs.apply("job_completed", { jobId: "j" }, "9-0");
-  assert.equal(jobs.apply("job_progress", { jobId: "j", progress: 10 }, "8-5"), null);
-  assert.equal(jobs.get("j").state, "completed");
+  jobs.apply("job_failed", { jobId: "j", attempt: 1, error: "broken" });
+  jobs.apply("job_progress", { jobId: "j", attempt: 2 });
+  assert.deepEqual([jobs.get("j").state, jobs.get("j").progress, jobs.get("j").note], ["running", 0, ""]);
+  assert.equal(jobs.apply("job_completed", { jobId: "j", attempt: 1 }), null);
+  assert.equal(jobs.get("j").state, "running");
+});
+
+test("the server's records take the place of what was known", () => {
+  const jobs = new Jobs();
+  jobs.apply("job_progress", { jobId: "a", progress: 10 });
+  jobs.apply("job_progress", { jobId: "old", progress: 5 });
+  jobs.snapshot([
+    { jobId: "c", state: "stalled", attempt: 0, progress: { jobId: "c", progress: 30 } },
+    { jobId: "b", state: "failed", attempt: 2, progress: { progress: 60, title: "B" }, end: { event: "x:failed", data: { error: "no disk" } } },
+    { jobId: "a", state: "completed", attempt: 1, end: { event: "job_completed", data: { result: "film", title: "A" } } },
+  ]);
+  assert.deepEqual(
+    jobs.list().map(({ jobId, title, state, progress, note }) => [jobId, title, state, progress, note]),
+    [
+      ["c", "", "stalled", 30, "Nothing heard from its worker for a while"],
+      ["b", "B", "failed", 60, "no disk"],
+      ["a", "A", "completed", 100, "film"],
+      ["old", "", "running", 5, ""],
+    ],
+  );
 });
 
 test("what is no job is no job", () => {
   const jobs = new Jobs();
   for (const [name, data] of [["note", { jobId: "j" }], ["job_progress", {}], ["job_progress", null], ["job_progress", { jobId: {} }], ["constructor", { jobId: "j" }]]) {
-    assert.equal(jobs.apply(name, data, "1-0"), null, name);
+    assert.equal(jobs.apply(name, data), null, name);
   }
   assert.deepEqual(jobs.list(), []);
 });
@@ -60,8 +77,8 @@ test("odd progress stays within the bar", () => {
 
 test("jobs beyond a hundred are forgotten, finished ones first", () => {
   const jobs = new Jobs();
-  jobs.apply("job_progress", { jobId: "first" }, "1-0");
-  jobs.apply("job_completed", { jobId: "done" }, "2-0");
+  jobs.apply("job_progress", { jobId: "first" });
+  jobs.apply("job_completed", { jobId: "done" });
   for (let i = 0; i < 99; i++) jobs.apply("job_progress", { jobId: `j${i}` }, `${i + 3}-0`);
   assert.equal(jobs.list().length, 100);
   assert.equal(jobs.get("done"), undefined);

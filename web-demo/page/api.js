@@ -8,7 +8,7 @@ export class WorkerAPI {
 
   /**
    * onAnswer is told of every call: {call, ok, status, text, ms, began, count, ids}; count is how many events it took,
-   * ids are those that went out to a socket at once.
+   * ids are those that went out to a socket at once, for progress what tells it: it has no id on the wire.
    */
   constructor(base, key, onAnswer) {
     this.#base = base;
@@ -22,7 +22,8 @@ export class WorkerAPI {
 
   /** Posts one event; resolves to the answer's body, rejects with an Error that carries code. */
   async event(event) {
-    return this.#post("/events", event, (body) => ({ text: outcome(body), count: 1, ids: atOnce([body]) }));
+    const key = progressKey(event.event, event.data);
+    return this.#post("/events", event, (body) => ({ text: outcome(body), count: 1, ids: key ? atOnce([{ ...body, id: key }]) : atOnce([body]) }));
   }
 
   /** Posts up to 100 events in one call; resolves to the results, in order. */
@@ -64,6 +65,9 @@ export class WorkerAPI {
     return answer;
   }
 }
+
+/** What tells one progress of a job from others; undefined for other events. */
+export const progressKey = (name, data) => (name === "job_progress" ? `${data?.jobId} at ${data?.progress}` : undefined);
 
 const atOnce = (results) => results.filter(({ status }) => status === "sent").map(({ id }) => id);
 

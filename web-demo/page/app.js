@@ -1,6 +1,6 @@
 // Wires the page: sign in, connect, show what comes.
 
-import { WorkerAPI } from "./api.js";
+import { progressKey, WorkerAPI } from "./api.js";
 import { announce, byId, milliseconds, setText } from "./dom.js";
 import { Bursts, Jobs, People, Seen } from "./model.js";
 import { Panel } from "./panel.js";
@@ -78,7 +78,7 @@ async function signIn(who) {
       unfinished: () => jobs.unfinished(),
       away: () => away(),
     }),
-    session: new Session(who, { onState: showState, onEvent: received }),
+    session: new Session(who, { onState: showState, onEvent: received, onJobs: listed }),
     arrivals: new Map(), // jobId → function that waits for its end
   };
   askForKey(!apiKey);
@@ -116,15 +116,22 @@ function received(name, data, id) {
   if (!desk) return;
   const { jobs, bursts, people, wire, log, seen } = desk;
   const repeat = typeof id === "string" && !seen.add(id);
-  wire.received(id);
+  wire.received(id ?? progressKey(name, data));
   log.add(name, data, id, repeat);
   if (repeat) return;
   if (name === "online_users") people.snapshot(data);
   else if (name === "user_online") people.online(data.userId);
   else if (name === "user_offline") people.offline(data.userId, data.lastSeen);
   else if (bursts.apply(name, data)) desk.jobsView.update();
-  else jobChanged(name, jobs.apply(name, data, id));
+  else jobChanged(name, jobs.apply(name, data));
   desk.peopleView.update();
+}
+
+function listed(records) {
+  if (!desk) return;
+  desk.jobs.snapshot(records);
+  desk.jobsView.update();
+  desk.panel.refresh();
 }
 
 function jobChanged(name, job) {

@@ -1,15 +1,8 @@
 // What the page knows, from the events of its socket alone. No DOM in here.
 
-/** Compares two event ids, "<unix-ms>-<n>". */
-export function compareIds(a, b) {
-  const [aMs, aSeq] = a.split("-").map(Number);
-  const [bMs, bSeq] = b.split("-").map(Number);
-  return aMs - bMs || aSeq - bSeq;
-}
-
 const REMEMBERED_IDS = 5000;
 
-/** Tells repeats: an event may come more than once, and its id says so. */
+/** Tells repeats: a message may come more than once, and its id says so. Progress has none; showing it twice is harmless. */
 export class Seen {
   #ids = new Set();
 
@@ -25,9 +18,9 @@ export class Seen {
 const FINISHED = new Set(["completed", "failed"]);
 const KEPT_JOBS = 100;
 
-/** The user's jobs, newest first when listed. */
+/** The user's jobs, newest first when listed. The server sends nothing older after something newer, so the latest word counts. */
 export class Jobs {
-  #jobs = new Map(); // jobId → job; in order of arrival
+  #jobs = new Map(); // jobId → job; the oldest first
 
   get(jobId) {
     return this.#jobs.get(jobId);
@@ -41,26 +34,37 @@ export class Jobs {
     return this.list().filter((job) => !FINISHED.has(job.state));
   }
 
-  /**
-   * Takes one job event and returns its job, or null when it is not about a
-   * job or older than what is known of that job.
-   */
-  apply(name, data, id) {
+  /** Takes the answer of get_jobs: the server's records, the latest change first. Jobs beyond them are kept as they are. */
+  snapshot(records) {
+    for (const { jobId, attempt, state, progress, end } of [...records].reverse()) {
+      this.#jobs.delete(jobId); // to the end of the order
+      const job = this.#add(jobId);
+      if (progress) CHANGES.job_progress(job, progress);
+      if (end) CHANGES[state === "completed" ? "job_completed" : "job_failed"](job, end.data ?? {});
+      if (state === "stalled") CHANGES.job_stalled(job);
+      Object.assign(job, { attempt, title: [end?.data?.title, progress?.title].find((title) => typeof title === "string") ?? "" });
+    }
+  }
+
+  /** Takes one job event and returns its job, or null when it is not about a job, or about an earlier attempt. */
+  apply(name, data) {
     const jobId = data?.jobId;
     if (typeof jobId !== "string" && typeof jobId !== "number") return null;
     const change = CHANGES[name];
     if (!change) return null;
     const key = String(jobId);
-    let job = this.#jobs.get(key);
-    if (job && id && job.id && compareIds(id, job.id) <= 0) return null;
-    if (!job) {
-      job = { jobId: key, title: "", state: "running", progress: 0, note: "", id: "" };
-      this.#jobs.set(key, job);
-      this.#forgetOldest();
-    }
-    if (id) job.id = id;
+    const job = this.#jobs.get(key) ?? this.#add(key);
+    if (data.attempt < job.attempt) return null;
+    if (data.attempt > job.attempt) Object.assign(job, { attempt: data.attempt, progress: 0, note: "" });
     if (typeof data.title === "string") job.title = data.title;
     change(job, data);
+    return job;
+  }
+
+  #add(jobId) {
+    const job = { jobId, title: "", state: "running", attempt: 0, progress: 0, note: "" };
+    this.#jobs.set(jobId, job);
+    this.#forgetOldest();
     return job;
   }
 

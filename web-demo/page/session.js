@@ -21,7 +21,8 @@ async function fetchToken({ user, tenant }) {
 /**
  * Connects a user. onState is told {phase, transport, detail, code} at every
  * change, phase being connecting, connected, reconnecting, refused, offline or
- * closed; onEvent is told every event as (name, data, id).
+ * closed; onEvent is told every event as (name, data, id); onJobs the user's
+ * jobs as the server has them, after each connect and what it has replayed.
  */
 export class Session {
   #identity;
@@ -31,7 +32,7 @@ export class Session {
   #onState;
   #warning = "";
 
-  constructor({ user, tenant, transport }, { onState, onEvent }) {
+  constructor({ user, tenant, transport }, { onState, onEvent, onJobs }) {
     this.#identity = { user, tenant };
     this.#onState = onState;
     this.#socket = window.io({
@@ -42,7 +43,7 @@ export class Session {
       reconnectionDelayMax: 5000,
       auth: (send) => this.#authenticate(send),
     });
-    this.#watch(onEvent);
+    this.#watch(onEvent, onJobs);
   }
 
   connect() {
@@ -50,15 +51,10 @@ export class Session {
     this.#socket.connect();
   }
 
-  /** Leaves on purpose: others see it at once. connect() comes back. */
+  /** Leaves on purpose: others see it when the grace is over. connect() comes back. */
   leave() {
     clearTimeout(this.#refresh);
     this.#socket.disconnect();
-  }
-
-  /** Asks the server a question that it acknowledges. */
-  ask(event) {
-    return this.#socket.timeout(5000).emitWithAck(event);
   }
 
   get transport() {
@@ -69,7 +65,7 @@ export class Session {
     this.#onState({ phase, transport: phase === "connected" ? this.transport : "", detail: "", code: "", ...more });
   }
 
-  #watch(onEvent) {
+  #watch(onEvent, onJobs) {
     const socket = this.#socket;
     socket.onAny((name, data, id) => onEvent(name, data, id));
     socket.on("connect", () => {
@@ -77,6 +73,7 @@ export class Session {
       this.#say("connected");
       socket.io.engine.once("upgrade", () => this.#say("connected"));
       this.#refreshInTime();
+      this.#askForJobs(onJobs);
     });
     socket.on("unauthorized", ({ code, message } = {}) => {
       this.#token = null;
@@ -96,6 +93,15 @@ export class Session {
       this.#token = null;
       this.#say("refused", { code: error.data?.code ?? error.message, detail: error.data?.message ?? "" });
     });
+  }
+
+  async #askForJobs(onJobs) {
+    try {
+      const { jobs } = await this.#socket.timeout(10_000).emitWithAck("get_jobs", {});
+      if (jobs) onJobs(jobs);
+    } catch {
+      // The connection was lost meanwhile: the next one asks again.
+    }
   }
 
   // The client asks at every connect, also after a lost connection, so a token
