@@ -67,12 +67,9 @@ func (s *Server) metrics(requests *middleware.Requests, origins *middleware.Orig
 		out.counter("replays_unrecovered_total", sent.Unrecovered)
 		out.counter("replayed_events_total", sent.Replayed)
 		out.counter("store_failures_total", sent.StoreFailures)
-		if s.file != nil {
-			file := s.file.Stats()
-			out.counter("store_commits_total", file.Commits, "result", "done")
-			out.counter("store_commits_total", file.Failures, "result", "failed")
-			out.gauge("store_unwritten_bytes", int64(file.Unwritten))
-		}
+		store := s.store.Stats()
+		out.counter("store_syncs_total", store.Syncs, "result", "done")
+		out.counter("store_syncs_total", store.Failures, "result", "failed")
 	})
 	return set
 }

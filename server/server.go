@@ -31,7 +31,7 @@ type Server struct {
 	settings config.Settings
 	log      *slog.Logger
 
-	file     *embedded.Bolt // nil for a node that keeps its data in memory
+	store    *embedded.Store
 	delivery *delivery.Service
 	presence *presence.Service
 	hub      *realtime.Hub
@@ -54,13 +54,12 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("api keys: %w", err)
 	}
 	s := &Server{settings: settings, log: log}
-	store, err := s.openStore()
-	if err != nil {
+	if s.store, err = openStore(settings, log); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 
 	out := &fanout{}
-	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, Logger: log}, store, out)
+	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, Logger: log}, s.store, out)
 	s.presence = presence.New(presence.Config{
 		Grace:    settings.PresenceGrace,
 		Audience: presence.Audience(settings.PresenceAudience),
@@ -114,18 +113,17 @@ func orUnlimited(rate int) float64 {
 }
 
 // openStore opens the store that the settings name.
-func (s *Server) openStore() (delivery.Store, error) {
+func openStore(settings config.Settings, log *slog.Logger) (*embedded.Store, error) {
 	limits := delivery.Limits{
-		Retention: s.settings.Retention,
-		Events:    s.settings.RetentionEvents,
-		Bytes:     int(s.settings.RetentionBytes),
+		Retention:     settings.Retention,
+		Messages:      settings.RetentionEvents,
+		MessagesBytes: int(settings.RetentionBytes),
 	}
-	if s.settings.DataDir == config.InMemory {
-		return embedded.NewMemory(limits, nil), nil
+	options := embedded.Options{Logger: log}
+	if settings.DataDir == config.InMemory {
+		return embedded.OpenMemory(limits, options)
 	}
-	var err error
-	s.file, err = embedded.Open(s.settings.DataDir, limits, embedded.Options{Logger: s.log})
-	return s.file, err
+	return embedded.Open(settings.DataDir, limits, options)
 }
 
 // Ready implements handlers.Readiness.
@@ -133,7 +131,7 @@ func (s *Server) Ready(context.Context) error {
 	if s.draining.Load() {
 		return &events.Error{Code: delivery.CodeShuttingDown}
 	}
-	if s.file != nil && s.file.Ready() != nil {
+	if s.store.Ready() != nil {
 		return &events.Error{Code: delivery.CodeStoreUnavailable}
 	}
 	return nil
@@ -175,35 +173,34 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 // listener, because clients on long polls come for what is queued with new
 // requests. Meanwhile the hub refuses new sockets and delivery new events.
 //
-// Strangers who do not read, or do not end their request, are cut off in time
-// for the node to be done within its limit; that is no failure of the drain.
+// Each stage has half of the time that is left, so that none leaves the next without any. Clients that do not read, or do not
+// end their request, are cut off; that is no failure of the drain.
 func (s *Server) drain(ctx context.Context) error {
-	flushed := stage("flush", s.delivery.Close(ctx))
-	s.within(ctx, "sockets", s.hub.Shutdown)
+	flushed := s.within(ctx, "events", s.delivery.Close)
+	_ = s.within(ctx, "sockets", s.hub.Shutdown)
 	if s.http != nil { // or its routes could not be made
-		s.within(ctx, "requests", s.http.Shutdown)
+		_ = s.within(ctx, "requests", s.http.Shutdown)
 		_ = s.http.Close()
 	}
 	s.presence.Close()
 	if s.debug != nil {
 		_ = s.debug.Close()
 	}
-	if s.file == nil {
-		return flushed
-	}
-	return errors.Join(flushed, stage("close the store", s.file.Close()))
+	return errors.Join(stage("flush", flushed), stage("close the store", s.store.Close(ctx)))
 }
 
 // within lets others end in half of the time that is left.
-func (s *Server) within(ctx context.Context, what string, end func(context.Context) error) {
+func (s *Server) within(ctx context.Context, what string, end func(context.Context) error) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 		defer cancel()
 	}
-	if err := end(ctx); err != nil {
+	err := end(ctx)
+	if err != nil {
 		s.log.Warn("cut off at the end of the drain", "what", what, "error", err)
 	}
+	return err
 }
 
 // Close ends a node that is not served.
