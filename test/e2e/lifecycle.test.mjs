@@ -104,7 +104,9 @@ for (const end of ["stop", "kill"]) {
         assert.deepEqual((await t.nth("invoice")).args, [{ n: 1 }, own_.id]);
         assert.deepEqual(t.named("job_completed").map(({ args }) => args), [[{ jobId: "a", result: 1 }, done.id]]);
         const { body } = await own(new Worker(server)).call("GET", `/v1/users/${user}/jobs`);
-        assert.deepEqual(body.jobs.map(({ jobId, state }) => [jobId, state]), [["a", "completed"]]);
+        assert.deepEqual(body.jobs.map(({ jobId, state, end }) => [jobId, state, end]), [
+          ["a", "completed", { event: "job_completed", data: { jobId: "a", result: 1 }, id: done.id }],
+        ]);
       });
     } finally {
       rmSync(dir, { recursive: true, force: true });

@@ -7,7 +7,7 @@
 // so that receipts are on their way too: then what they have seen counts.
 //
 // What the kernel had taken survives a kill. That the disk has it as well is a
-// matter of fsync, which backend/embedded sees to.
+// matter of fsync, which internal/store/embedded sees to.
 //
 // POWERCUTS is the number of rounds; POWERCUT_SEED repeats their choices.
 

@@ -94,14 +94,13 @@ const isTerminal = (name) => name === "job_completed" || name === "job_failed";
  *
  * Data of every event: {user, jobId, n, …}; n counts the events of its job.
  *
- * - Within one connection ids rise, and so does n for each job: of its job
- *   events and of its durable events. (A progress that durable events overtook
- *   comes after them, under a fresh id; the end of a job is never overtaken.)
+ * - Messages have ids, progress has none. Within one connection ids rise, and
+ *   so does n for each job: of its job events and of its messages. (A progress
+ *   that was held back comes after messages that are newer; the end of a job is
+ *   never overtaken.)
  * - What comes below the highest id of the page, after a reconnect, is a
- *   repeat: its id was seen before by this user. Progress is the exception
- *   where the documentation makes one: a crash takes the last of it along, and
- *   a client that keeps no offset starts like a reloaded page.
- * - Progress never follows the end of its job.
+ *   repeat: its id was seen before by this user.
+ * - Progress never follows the end of its attempt.
  */
 export class Page extends Tab {
   closed = false;
@@ -170,29 +169,28 @@ export class Page extends Tab {
     }
     ledger.count.arrivals++;
     const [id] = more;
-    const what = `${name} ${data?.jobId} n=${data?.n} id ${id}`;
+    const what = `${name} ${data?.jobId} n=${data?.n}${id === undefined ? "" : ` id ${id}`}`;
+    if (data?.user !== this.user) return this.#fault(`got ${what} of ${data?.user}`);
+    if (isProgress(name)) {
+      if (more.length !== 0) return this.#fault(`got ${what}: progress has no id`);
+      this.#inOrder(name, data, what);
+      this.shown.set(data.jobId, data.n);
+      return;
+    }
     if (more.length !== 1 || !/^\d+-\d+$/.test(id)) return this.#fault(`got ${what}: no id`);
-    if (data.user !== this.user) return this.#fault(`got ${what} of ${data.user}`);
 
     const account = ledger.account(this.user);
     const key = `${data.jobId}#${data.n}`;
     const known = account.seen.get(id);
     if (known !== undefined && known !== key) this.#fault(`got ${what}: that id was ${known}`);
     if (!higher(id, this.#last)) this.#fault(`got ${what} after ${this.#last} in one connection`);
-    if (!higher(id, this.high) && known === undefined) {
-      const mayBe = isProgress(name) && (!this.keepsOffset || ledger.kills >= this.#highEpoch);
-      if (!mayBe) this.#fault(`got ${what} after ${this.high}, and nobody had seen it`);
-    }
+    if (!higher(id, this.high) && known === undefined) this.#fault(`got ${what} after ${this.high}, and no page had seen it`);
     if (known !== undefined) ledger.count.repeats++;
     this.#inOrder(name, data, what);
-    if (isProgress(name)) this.shown.set(data.jobId, data.n);
-    else {
-      const first = account.durable.get(key);
-      if (first !== undefined && first !== id) this.#fault(`got ${what}: it had come as ${first}`);
-      account.durable.set(key, id);
-      this.seen.add(key);
-    }
-
+    const first = account.durable.get(key);
+    if (first !== undefined && first !== id) this.#fault(`got ${what}: it had come as ${first}`);
+    account.durable.set(key, id);
+    this.seen.add(key);
     account.seen.set(id, key);
     this.#last = id;
     if (higher(id, this.high)) [this.high, this.#highEpoch] = [id, this.#epoch];
