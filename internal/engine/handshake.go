@@ -110,7 +110,6 @@ func hijack(w http.ResponseWriter) (nc net.Conn, early []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	nc = plain(nc)
 	nc.SetDeadline(time.Time{})
 	early, _ = rw.Reader.Peek(rw.Reader.Buffered())
 	return nc, early, nil

@@ -81,9 +81,7 @@ func newTestServer(t testing.TB, cfg Config) *testServer {
 		s.sessions <- rec
 		return rec
 	})
-	s.http = httptest.NewUnstartedServer(s.Server)
-	s.http.Listener = Listen(s.http.Listener)
-	s.http.Start()
+	s.http = httptest.NewServer(s.Server)
 	t.Cleanup(func() {
 		for _, c := range s.Server.sessions() {
 			if c.Transport() == "polling" {
