@@ -42,8 +42,7 @@
 // # Goroutines and locks
 //
 // An idle websocket session is one parked goroutine with a 2 kB stack and about 1.3 kB of heap, descriptor included; an idle
-// polling session is the goroutine of its waiting request. Until the first message has come, a websocket holds another 512
-// bytes to read it into. Handler calls for websocket sessions, and all tasks, are made by workers, so that what a handler
+// polling session is the goroutine of its waiting request. Handler calls for websocket sessions, and all tasks, are made by workers, so that what a handler
 // needs of stack is not kept once for every session. Writes go straight to the socket from the caller's
 // goroutine where the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all output
 // elsewhere (TLS, other systems), goes through the session's queue and a flusher that lives while there is a queue. One
