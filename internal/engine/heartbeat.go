@@ -162,7 +162,7 @@ func (h *heartbeat) take(list *beatList, now time.Duration, into []*Conn) []*Con
 func (c *Conn) heartbeat() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return
 	}
 	c.awaiting = true
@@ -176,11 +176,11 @@ func (c *Conn) heartbeat() {
 func (c *Conn) missedPong() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || !c.awaiting {
+	if !c.live() || !c.awaiting {
 		return
 	}
 	how := politely
-	if !c.ws || !c.out.empty() {
+	if c.on != webSocket || !c.out.empty() {
 		how = abruptly // it has long stopped polling, or reading
 	}
 	c.endLocked(ReasonPingTimeout, closeCode(ReasonPingTimeout), how)

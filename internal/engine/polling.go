@@ -12,18 +12,26 @@ import (
 type poll struct {
 	wake  chan struct{} // capacity 1: something that the waiting GET should look at
 	done  chan struct{} // closed when output is over
-	quiet chan struct{} // made by who waits for dispatching to end
+	quiet chan struct{} // made by who waits for a POST to have called the handler
 
 	reading http.ResponseWriter // of the POST whose body is being read; nil when there is none
 
-	waiting     bool // a GET waits for packets
-	writing     bool // a GET writes what it took: the next one waits, and so does a new transport
-	posting     bool // a POST is being served
-	dispatching bool // it is calling the handler
-	release     bool // the waiting GET is to end with a noop: a probe was answered
-	taken       int  // bytes that the writing GET took from the queue
-	corks       bool // the end of writing pulls the cork that the upgrade put in
+	waiting bool // a GET waits for packets
+	writing bool // a GET writes what it took: the next one waits, and so does a new transport
+	release bool // the waiting GET is to end with a noop: a probe was answered
+	corks   bool // the end of writing pulls the cork that the upgrade put in
+	taken   int  // bytes that the writing GET took from the queue
+	post    postState
 }
+
+// postState is what becomes of a session's POST.
+type postState uint8
+
+const (
+	noPost      postState = iota
+	receiving             // its body is being read
+	dispatching           // it calls the handler
+)
 
 func newPoll() *poll {
 	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
@@ -62,7 +70,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	p := c.poll
 	var why *refusal
 	switch {
-	case c.ws:
+	case c.on == webSocket:
 		why = errRequest
 	case c.state == stateDead, c.state == stateClosing && c.out.empty(): // the last packet is out, or on its way
 		why = errSession
@@ -103,12 +111,12 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 	for {
 		c.mu.Lock()
 		frames, why := c.takeLocked(p)
-		probed := c.probed
+		released := c.on == probed
 		c.mu.Unlock()
 		if frames != nil || why != nil {
 			return frames, why
 		}
-		if probed && release == nil {
+		if released && release == nil {
 			timer := time.NewTimer(probedPoll)
 			defer timer.Stop()
 			release = timer.C
@@ -118,14 +126,14 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 		case <-release:
 			release = nil
 			c.mu.Lock()
-			p.release = c.probed
+			p.release = c.on == probed
 			c.mu.Unlock()
 		case <-ctx.Done():
 			// Nothing has been taken, but a client whose poll broke off gives the session up.
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			p.waiting = false
-			if c.ws {
+			if c.on == webSocket {
 				c.releasePollLocked()
 			} else {
 				c.endLocked(ReasonTransportError, 0, abruptly)
@@ -143,7 +151,7 @@ func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 		return nil, nil
 	case c.state == stateDead:
 		frames = []*Frame{closeFrame}
-	case c.ws: // a client that upgrades has no poll under way
+	case c.on == webSocket: // a client that upgrades has no poll under way
 		p.waiting = false
 		c.releasePollLocked()
 		return nil, errRequest
@@ -184,9 +192,9 @@ func (c *Conn) polledLocked(p *poll, err error) {
 		c.srv.count.buffered.Add(-int64(taken))
 	}
 	switch {
-	case err != nil && (taken > 0 || !c.ws):
+	case err != nil && (taken > 0 || c.on != webSocket):
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.ws:
+	case c.on == webSocket:
 		if p.corks {
 			p.corks = false
 			c.uncorkLocked()
@@ -249,7 +257,7 @@ func (c *Conn) endPolling() {
 	c.mu.Lock()
 	p := c.poll
 	var quiet chan struct{}
-	if p.dispatching {
+	if p.post == dispatching {
 		quiet = make(chan struct{})
 		p.quiet = quiet
 	}

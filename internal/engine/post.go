@@ -15,15 +15,15 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	p := c.poll
 	var why *refusal
 	switch {
-	case c.ws:
+	case c.on == webSocket:
 		why = errRequest
 	case c.state == stateDead || c.departed:
 		why = errSession
-	case p.posting: // packets would come out of order
+	case p.post != noPost: // packets would come out of order
 		c.endLocked(ReasonTransportError, 0, abruptly)
 		why = errRequest
 	default:
-		p.posting = true
+		p.post = receiving
 	}
 	c.mu.Unlock()
 	if why != nil {
@@ -43,12 +43,12 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	case why != nil:
 		// A hole in the client's stream; it gives the session up too.
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.state == stateOpen:
-		p.dispatching = true
+	case c.live():
+		p.post = dispatching
 		// default: the client has yet to come for what is queued before the close packet, and would give up over a refusal of
 		// its pongs. What it sends is of no use any more.
 	}
-	dispatch := p.dispatching
+	dispatch := p.post == dispatching
 	c.mu.Unlock()
 	if dispatch {
 		why = c.dispatch(body.b)
@@ -56,7 +56,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 
 	// Before the answer, which the client may follow up at once.
 	c.mu.Lock()
-	p.posting, p.dispatching = false, false
+	p.post = noPost
 	if p.quiet != nil {
 		close(p.quiet)
 		p.quiet = nil

@@ -120,7 +120,7 @@ func (c *Conn) sendLocked(frames ...*Frame) error {
 	if c.out.bytes > c.srv.cfg.MaxQueue {
 		c.endLocked(ReasonSlowClient, 0, abruptly)
 	}
-	if c.state != stateOpen {
+	if !c.live() {
 		return ErrClosed
 	}
 	return nil
@@ -131,7 +131,7 @@ func (c *Conn) writeLocked() {
 	if c.corked > 0 || c.flushing || c.out.empty() {
 		return
 	}
-	if !c.ws {
+	if c.on != webSocket {
 		c.poll.notify()
 		return
 	}
@@ -210,7 +210,9 @@ func (c *Conn) flush() {
 // flushedLocked notes that a closing session has handed everything over. The peer has closeGrace for its end; a reader
 // that has not come to wait for it yet will set that deadline itself.
 func (c *Conn) flushedLocked() {
-	c.flushed = true
+	if c.state == stateClosing {
+		c.state = stateFlushed
+	}
 	switch {
 	case c.lingers && c.departed:
 		c.nc.SetReadDeadline(longAgo)

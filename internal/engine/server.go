@@ -192,8 +192,10 @@ func (s *Server) reject(w http.ResponseWriter, why *refusal) {
 // open registers a new session, its open packet queued and its output corked, and asks for its handler. It answers the
 // request itself when it returns nil.
 func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *Conn {
-	c := &Conn{srv: s, id: newID(), remote: r.RemoteAddr, ws: websocket, corked: 1}
-	if !websocket {
+	c := &Conn{srv: s, id: newID(), remote: r.RemoteAddr, corked: 1}
+	if websocket {
+		c.on = webSocket
+	} else {
 		c.poll = newPoll()
 	}
 	s.mu.Lock()

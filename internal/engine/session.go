@@ -25,7 +25,7 @@ func (c *Conn) read() {
 func (c *Conn) readFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return // a passed deadline is how endLocked wakes the reader
 	}
 	var broken *violation
@@ -38,12 +38,12 @@ func (c *Conn) readFailed(err error) {
 
 // violatedLocked ends a session whose client broke the protocol. A websocket client is told its close code.
 func (c *Conn) violatedLocked(code uint16) {
-	if c.state != stateOpen {
+	if !c.live() {
 		return
 	}
 	c.srv.count.protocol.Add(1)
 	how := politely
-	if !c.ws {
+	if c.on != webSocket {
 		how = abruptly
 	}
 	c.endLocked(ReasonParseError, code, how)
@@ -57,7 +57,7 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 	case opPing:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.state == stateOpen && c.sendLocked(newFrame(opPong, data, nil)) == nil
+		return c.live() && c.sendLocked(newFrame(opPong, data, nil)) == nil
 	case opClose:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -82,7 +82,7 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return call{}, false
 	}
 	c.srv.count.packetsIn.Add(1)
@@ -99,7 +99,7 @@ func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 				return call{conn: c, kind: callPong, seq: seq}, true
 			}
 		case packetClose:
-			c.departed = !c.ws
+			c.departed = c.on != webSocket
 			c.endLocked(ReasonTransportClose, closeNormal, politely)
 			return call{}, false
 		}
@@ -117,11 +117,12 @@ func (c *Conn) endWebSocket() {
 
 	c.mu.Lock()
 	nc := c.nc
-	wait := c.state == stateClosing && nc != nil && !(c.flushed && c.departed)
+	flushed := c.state == stateFlushed
+	wait := nc != nil && (c.state == stateClosing || flushed && !c.departed)
 	if wait {
 		c.lingers = true
 		grace := c.srv.cfg.WriteTimeout
-		if c.flushed {
+		if flushed {
 			grace = closeGrace
 		}
 		nc.SetReadDeadline(time.Now().Add(grace))

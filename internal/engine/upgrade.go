@@ -23,9 +23,9 @@ func (s *Server) probe(w http.ResponseWriter, accept string, c *Conn) {
 	nc.SetDeadline(time.Now().Add(s.cfg.UpgradeTimeout))
 
 	c.mu.Lock()
-	free := c.state == stateOpen && !c.ws && !c.upgrading
+	free := c.state == stateOpen && c.on == polling
 	if free {
-		c.upgrading = true
+		c.on = probing
 		c.nc = nc // endLocked closes it, nobody else uses it before the upgrade
 	}
 	c.mu.Unlock()
@@ -68,8 +68,8 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	c.srv.count.upgradeFail.Add(1)
 	c.in.free()
 	c.mu.Lock()
-	if c.upgrading {
-		c.upgrading, c.probed, c.nc = false, false, nil
+	if c.on != webSocket {
+		c.on, c.nc = polling, nil
 		c.leaveLocked()
 	}
 	c.mu.Unlock()
@@ -83,7 +83,7 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	if _, err := nc.Write(response); err != nil {
 		return closeNormal, false
 	}
-	for probed := false; ; {
+	for answered := false; ; {
 		op, data, err := c.in.next(maxControl)
 		var broken *violation
 		if errors.As(err, &broken) {
@@ -97,11 +97,13 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 				return closeNormal, false
 			}
 		case op == opPong:
-		case op == opText && string(data) == "2probe" && !probed:
-			probed = true
+		case op == opText && string(data) == "2probe" && !answered:
+			answered = true
 			c.mu.Lock()
-			c.probed = c.state == stateOpen // before the client can know
-			ended := !c.probed
+			ended := !c.live()
+			if !ended {
+				c.on = probed // before the client can know
+			}
 			c.mu.Unlock()
 			if ended {
 				return closeNormal, false
@@ -110,12 +112,12 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 				return closeNormal, false
 			}
 			c.mu.Lock()
-			if c.upgrading && c.state == stateOpen {
+			if c.live() {
 				c.poll.release = c.poll.waiting
 				c.poll.notify()
 			}
 			c.mu.Unlock()
-		case op == opText && string(data) == "5" && probed:
+		case op == opText && string(data) == "5" && answered:
 			return closeNormal, c.switchTransport(nc)
 		case op == opClose:
 			return closeNormal, false
@@ -131,15 +133,15 @@ func (c *Conn) switchTransport(nc net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.poll
-	if c.state != stateOpen {
+	if !c.live() {
 		return false
 	}
-	if p.posting {
+	if p.post != noPost {
 		// Its packets and the websocket's would mix.
 		c.violatedLocked(closeProtocol)
 		return false
 	}
-	c.ws, c.upgrading, c.probed = true, false, false
+	c.on = webSocket
 	c.srv.count.polling.Add(-1)
 	c.srv.count.websocket.Add(1)
 	c.srv.count.upgrades.Add(1)
