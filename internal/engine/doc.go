@@ -42,12 +42,12 @@
 // # Goroutines and locks
 //
 // An idle websocket session is one parked goroutine with a 2 kB stack and about 1.3 kB of heap, descriptor included; an idle
-// polling session is the goroutine of its waiting request. Handler calls for websocket sessions, and all tasks, are made by workers, so that what a handler
+// polling session is the goroutine of its waiting request. Handler calls for websocket sessions, and all tasks, are made by runners, so that what a handler
 // needs of stack is not kept once for every session. Writes go straight to the socket from the caller's
 // goroutine where the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all output
 // elsewhere (TLS, other systems), goes through the session's queue and a flusher that lives while there is a queue. One
 // goroutine makes all heartbeats. Shutdown waits for all of them.
 //
-// Conn.mu guards one session and is a leaf, but for the heartbeat's lock below it. Server.mu and the workers' lock are never
+// Conn.mu guards one session and is a leaf, but for the heartbeat's lock below it. Server.mu and the runners' lock are never
 // held together with it. No Handler, logger or library call is made under any of them.
 package engine

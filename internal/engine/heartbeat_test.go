@@ -339,11 +339,11 @@ func TestHeartbeatRestsWithoutSessions(t *testing.T) {
 				t.Error("the heartbeat runs without sessions")
 			}
 			s.beats.mu.Unlock()
-			s.workers.mu.Lock()
-			if n := len(s.workers.idle); n != 0 {
-				t.Errorf("%d idle workers without sessions", n)
+			s.runners.mu.Lock()
+			if n := len(s.runners.idle); n != 0 {
+				t.Errorf("%d idle runners without sessions", n)
 			}
-			s.workers.mu.Unlock()
+			s.runners.mu.Unlock()
 		}
 	})
 }

@@ -112,7 +112,7 @@ func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *b
 	}
 }
 
-// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left to workers.
+// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left to runners.
 func (c *Conn) dispatch(payload []byte) *refusal {
 	if !utf8.Valid(payload) {
 		return c.malformed()
@@ -127,7 +127,7 @@ func (c *Conn) dispatch(payload []byte) *refusal {
 			return false
 		}
 		if rest := k.do(); rest != nil {
-			c.srv.workers.start(c, rest)
+			c.srv.runners.start(c, rest)
 		}
 		return true
 	})

@@ -88,7 +88,7 @@ type Server struct {
 	accept  func(*Conn, *http.Request) Handler
 	count   counters
 	beats   heartbeat
-	workers workers
+	runners runners
 
 	// wg counts sessions until their Closed has returned and their descriptor is closed, and every goroutine besides.
 	wg sync.WaitGroup
@@ -255,7 +255,7 @@ func (s *Server) forget(c *Conn) {
 	last := len(s.conns) == 0
 	s.mu.Unlock()
 	if last {
-		s.workers.leave()
+		s.runners.leave()
 	}
 	s.wg.Done()
 }
@@ -286,7 +286,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { // ends with the last session
 		s.wg.Wait()
-		s.workers.wait()
+		s.runners.wait()
 		close(done)
 	}()
 	select {

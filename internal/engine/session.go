@@ -6,7 +6,7 @@ import (
 )
 
 // read is the goroutine of a websocket session: it takes everything in and, when that ends, ends the session. Its stack
-// must stay at the 2 kB it starts with, so what is deep goes to a worker.
+// must stay at the 2 kB it starts with, so what is deep goes to a runner.
 func (c *Conn) read() {
 	for {
 		op, data, err := c.in.next(c.srv.cfg.MaxPayload)
@@ -72,7 +72,7 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 	}
 	k, ok := c.packet(data, op == opBinary)
 	if ok && k.kind != callNothing {
-		c.srv.workers.run(k)
+		c.srv.runners.run(k)
 	}
 	return ok
 }
@@ -142,6 +142,6 @@ func (c *Conn) endWebSocket() {
 
 // ended tells the handler. It is called once a session, when no other call is being made.
 func (c *Conn) ended() {
-	c.srv.workers.run(call{conn: c, kind: callClosed})
+	c.srv.runners.run(call{conn: c, kind: callClosed})
 	c.srv.cfg.Logger.Debug("engine: session ended", "remote", c.remote, "reason", c.reason)
 }

@@ -290,7 +290,7 @@ func FuzzDecoder(f *testing.F) {
 				}
 			}
 			if err != nil {
-				return // the gate closes the connection
+				return // the ingress closes the connection
 			}
 			if complete == (d.partial != nil) {
 				t.Fatalf("complete %v, partial %v", complete, d.partial)

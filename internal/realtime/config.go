@@ -67,7 +67,7 @@ const (
 	closeGrace = time.Second
 	// maxForeignConnects is how many CONNECTs to other namespaces one connection may have answered.
 	maxForeignConnects = 3
-	// maxPending and maxPendingBytes bound what waits for a session's worker. A client that is faster is not read from.
+	// maxPending and maxPendingBytes bound what waits for a session's task. A client that is faster is not read from.
 	maxPending      = 256
 	maxPendingBytes = 256 << 10
 	// maxCorked is how many bytes Lifecycle.Connected may emit before they begin to leave, and the CONNECT reply with them. A

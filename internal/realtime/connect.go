@@ -15,7 +15,7 @@ import (
 	"jobwire/internal/events"
 )
 
-// The way of a session from CONNECT to its end. All of it runs on the session's worker, but for connection, which the
+// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the
 // library calls from a goroutine of its own.
 
 // connect lets the library open a socket for a CONNECT to the main namespace, and waits for it.

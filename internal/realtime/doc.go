@@ -7,10 +7,10 @@
 //
 // # The way of a packet
 //
-//	engine reader → gate (copies, counts, never blocks others) → worker of that session → decoder → connect | handler
+//	engine reader → ingress (copies, counts, never blocks others) → that session's task → decoder → connect | handler
 //	EmitUser → snapshot of the room → one engine.Frame → Conn.Send of each session
 //
-// The gate stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
+// The ingress stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
 // thing only: a CONNECT to the main namespace that is well formed and is the first of its connection. The library then does
 // what it is good at (middleware, CONNECT and CONNECT_ERROR, socket identity, io.To(room).Emit through our [socket.Adapter]);
 // it is told when the connection is gone. Events never reach it: it would run each in a goroutine of its own and lose their

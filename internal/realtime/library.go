@@ -15,7 +15,7 @@ import (
 // libraryPatience is the library's own connect timeout, which must never fire: ours does.
 const libraryPatience = 24 * time.Hour
 
-// newLibrary sets up the Socket.IO library behind our gate: our engine under it, our rooms and our packets in it.
+// newLibrary sets up the Socket.IO library behind our ingress: our engine under it, our rooms and our packets in it.
 func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
 	options := socket.DefaultServerOptions()
 	options.SetServeClient(false)
@@ -34,7 +34,7 @@ func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
 	return io, binding
 }
 
-// passthrough is the library's parser. The gate has decoded what comes in; what goes out is encoded here.
+// passthrough is the library's parser. The ingress has decoded what comes in; what goes out is encoded here.
 type passthrough struct{}
 
 func (passthrough) NewEncoder() parser.Encoder { return encoder{} }

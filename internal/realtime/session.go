@@ -36,7 +36,7 @@ type Session struct {
 	// recovers says that the CONNECT payload carried a pid and an offset.
 	recovers bool
 
-	// What follows belongs to the worker: only one runs at a time, see gate.go.
+	// What follows belongs to the session's task, see ingress.go.
 	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
 	authorization string         // until CONNECT
 	handshake     *Handshake     // while CONNECT is judged

@@ -48,97 +48,97 @@ func (k *call) do() (rest Task) {
 	return nil
 }
 
-// workers make the handler calls of websocket sessions, on a few goroutines whose stacks are grown already.
+// runners make the handler calls of websocket sessions, on a few goroutines whose stacks are grown already.
 //
 // The goroutine that reads a connection must keep its first 2 kB of stack for as long as the connection lives, and what a
 // handler does (JSON, tokens, stores) needs more. The reader hands a call over and waits for it, so order and backpressure
-// are those of a plain call. The Task that a call returns is run by the same worker, when the reader has gone on.
-type workers struct {
+// are those of a plain call. The Task that a call returns is run by the same runner, when the reader has gone on.
+type runners struct {
 	mu   sync.Mutex
-	idle []*worker // last in, first out: the warmest stack, and the rest can go
+	idle []*runner // last in, first out: the warmest stack, and the rest can go
 	left bool      // there is no session: nobody stays idle
 	wg   sync.WaitGroup
 }
 
-// maxIdleWorkers is what a burst of connects keeps busy; their stacks are a megabyte at most.
-const maxIdleWorkers = 64
+// maxIdleRunners is what a burst of connects keeps busy; their stacks are a megabyte at most.
+const maxIdleRunners = 64
 
-type worker struct {
+type runner struct {
 	calls chan call
-	done  chan struct{} // without a buffer: when the worker goes on, its reader has let go of it
+	done  chan struct{} // without a buffer: when the runner goes on, its reader has let go of it
 }
 
-// run makes the call on a worker and returns when it has returned.
-func (p *workers) run(k call) {
-	w := p.take()
-	w.calls <- k
-	<-w.done
+// run makes the call on a runner and returns when it has returned.
+func (p *runners) run(k call) {
+	r := p.take()
+	r.calls <- k
+	<-r.done
 }
 
-// start runs the task on a worker and returns at once.
-func (p *workers) start(c *Conn, rest Task) {
+// start runs the task on a runner and returns at once.
+func (p *runners) start(c *Conn, rest Task) {
 	p.take().calls <- call{conn: c, kind: callRest, rest: rest}
 }
 
-// take returns an idle worker, or a new one, for a session that holds the server's own count.
-func (p *workers) take() *worker {
+// take returns an idle runner, or a new one, for a session that holds the server's own count.
+func (p *runners) take() *runner {
 	p.mu.Lock()
 	p.left = false
 	if n := len(p.idle); n > 0 {
-		w := p.idle[n-1]
+		r := p.idle[n-1]
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		return w
+		return r
 	}
 	p.mu.Unlock()
-	w := &worker{make(chan call, 1), make(chan struct{})}
+	r := &runner{make(chan call, 1), make(chan struct{})}
 	p.wg.Add(1)
-	go p.work(w)
-	return w
+	go p.serve(r)
+	return r
 }
 
-func (p *workers) work(w *worker) {
+func (p *runners) serve(r *runner) {
 	defer p.wg.Done()
-	for k := range w.calls {
+	for k := range r.calls {
 		rest := k.do()
 		if k.kind != callRest {
-			w.done <- struct{}{}
+			r.done <- struct{}{}
 		}
 		if rest != nil {
 			k = call{conn: k.conn, kind: callRest, rest: rest}
 			k.do()
 		}
-		if !p.keep(w) {
+		if !p.keep(r) {
 			return
 		}
 	}
 }
 
-// keep makes a worker idle, unless there are enough of them.
-func (p *workers) keep(w *worker) bool {
+// keep makes a runner idle, unless there are enough of them.
+func (p *runners) keep(r *runner) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left || len(p.idle) >= maxIdleWorkers {
+	if p.left || len(p.idle) >= maxIdleRunners {
 		return false
 	}
-	p.idle = append(p.idle, w)
+	p.idle = append(p.idle, r)
 	return true
 }
 
-// leave lets the idle workers go, and the others when they are done: there is no session left.
-func (p *workers) leave() {
+// leave lets the idle runners go, and the others when they are done: there is no session left.
+func (p *runners) leave() {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.left = nil, true
 	p.mu.Unlock()
-	for _, w := range idle {
-		close(w.calls)
+	for _, r := range idle {
+		close(r.calls)
 	}
 }
 
-// wait returns when no worker is left. There is no session left either.
-func (p *workers) wait() {
+// wait returns when no runner is left. There is no session left either.
+func (p *runners) wait() {
 	p.leave()
 	p.wg.Wait()
 }

@@ -9,22 +9,23 @@ import (
 	"jobwire/internal/engine"
 )
 
-// gate is a Session as the engine sees it: the engine's reader calls it, one call at a time.
+// ingress is a Session as the engine sees it: the engine's reader calls it, one call at a time.
 //
-// The calls only put into the inbox what arrived. It is handled by the session's worker, a task of the engine's that lives
-// while there is something to handle: so the reader goes on, a slow handler delays its own client only, and everything that
-// happens to a session (CONNECT, events, its end) happens one after the other, in order.
-type gate Session
+// The calls only put into the inbox what arrived. It is handled by the session's task, which the
+// engine runs while there is something to handle: so the reader goes on, a slow handler delays its
+// own client only, and everything that happens to a session (CONNECT, events, its end) happens one
+// after the other, in order.
+type ingress Session
 
-// worker is a Session as its engine.Task.
-type worker Session
+// task is a Session as its engine.Task.
+type task Session
 
 var (
-	_ engine.Handler = (*gate)(nil)
-	_ engine.Task    = (*worker)(nil)
+	_ engine.Handler = (*ingress)(nil)
+	_ engine.Task    = (*task)(nil)
 )
 
-// arrival is one message of the client, or the end of the connection, on its way to the worker.
+// arrival is one message of the client, or the end of the connection, on its way to the task.
 type arrival struct {
 	data   []byte
 	binary bool
@@ -32,17 +33,17 @@ type arrival struct {
 	gone   bool // nothing follows: the connection has closed
 }
 
-// inbox is what waits for the worker. It is guarded by the session's mu and empty in an idle session.
+// inbox is what waits for the task. It is guarded by the session's mu and empty in an idle session.
 type inbox struct {
 	queue   []arrival
 	bytes   int
-	working bool          // a worker runs and will look again before it ends
+	running bool          // the task runs and will look again before it ends
 	room    chan struct{} // closed when something was taken; nil when the reader is not waiting
 }
 
 // Message takes one message. It blocks while maxPending messages wait, which holds the client back.
-func (g *gate) Message(data []byte, binary bool) engine.Task {
-	s := (*Session)(g)
+func (in *ingress) Message(data []byte, binary bool) engine.Task {
+	s := (*Session)(in)
 	if s.flooded {
 		return nil
 	}
@@ -56,11 +57,11 @@ func (g *gate) Message(data []byte, binary bool) engine.Task {
 }
 
 // Pong confirms the receipt that the ping asked for.
-func (g *gate) Pong(seq uint32) { (*Session)(g).receiptAnswered(seq) }
+func (in *ingress) Pong(seq uint32) { (*Session)(in).receiptAnswered(seq) }
 
 // Closed takes the session out of its rooms at once; what the client had sent before is still handled, and then its end.
-func (g *gate) Closed(reason string) engine.Task {
-	s := (*Session)(g)
+func (in *ingress) Closed(reason string) engine.Task {
+	s := (*Session)(in)
 	s.hub.count.closed.add(reason)
 	s.mu.Lock()
 	s.closed, s.reason = true, reason
@@ -86,7 +87,7 @@ func (s *Session) spend(now time.Time) bool {
 	return true
 }
 
-// arrive puts a message into the inbox, and returns the worker if none runs.
+// arrive puts a message into the inbox, and returns the task unless it runs.
 func (s *Session) arrive(a arrival) engine.Task {
 	s.mu.Lock()
 	box := &s.inbox
@@ -102,18 +103,18 @@ func (s *Session) arrive(a arrival) engine.Task {
 	a.early = !s.answered
 	box.queue = append(box.queue, a)
 	box.bytes += len(a.data)
-	runs := box.working
-	box.working = true
+	runs := box.running
+	box.running = true
 	s.mu.Unlock()
 	if runs {
 		return nil
 	}
-	return (*worker)(s)
+	return (*task)(s)
 }
 
 // Run handles what is in the inbox, and ends when it is empty.
-func (w *worker) Run() {
-	s := (*Session)(w)
+func (t *task) Run() {
+	s := (*Session)(t)
 	for {
 		s.mu.Lock()
 		box := &s.inbox
