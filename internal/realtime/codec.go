@@ -21,14 +21,15 @@ const (
 	packetBinaryAck    packetType = '6'
 )
 
-// Limits of what a client may send in one packet. Its bytes are bounded by the engine's MaxPayload.
+// Limits of what a client may send in one packet. The bytes of its text are bounded by the engine's
+// MaxPayload.
 const (
-	maxAttachments  = 8           // binary attachments
-	maxNamespaceLen = 255         // bytes, the slash included
-	maxAckID        = 1<<53 - 1   // what a JavaScript client can count up to
-	maxArgs         = 128         // elements of an event's or an ack's array
-	maxDepth        = 64          // arrays and objects open at once
-	maxDigits       = len("9007") // digits of an attachment count, so that it cannot overflow
+	maxAttachments     = 8         // binary attachments
+	maxAttachmentBytes = 1 << 20   // of all attachments of a packet
+	maxNamespaceLen    = 255       // bytes, the slash included
+	maxAckID           = 1<<53 - 1 // what a JavaScript client can count up to
+	maxArgs            = 128       // elements of an event's or an ack's array
+	maxDepth           = 64        // arrays and objects open at once
 )
 
 const mainNamespace = "/"
@@ -64,7 +65,6 @@ var (
 	errDepth        = errors.New("payload is nested too deeply")
 	errArgs         = errors.New("too many arguments")
 	errReserved     = errors.New("reserved event name")
-	errPlaceholder  = errors.New("placeholder without its attachment")
 	errInterleaved  = errors.New("text while attachments are missing")
 	errUnexpected   = errors.New("attachment without a packet")
 	errAttachedSize = errors.New("attachments are too large")
@@ -89,7 +89,7 @@ func decode(data []byte) (packet, error) {
 	rest := data[1:]
 	if p.kind.isBinary() {
 		count, after, ok := bytes.Cut(rest, []byte{'-'})
-		n, plain := decimal(count, maxDigits)
+		n, plain := decimal(count, len("8"))
 		if !ok || !plain || n > maxAttachments {
 			return packet{}, errAttachments
 		}
@@ -163,11 +163,6 @@ func (p *packet) setPayload(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if p.kind.isBinary() {
-		if err := checkPlaceholders(array, p.missing); err != nil {
-			return err
-		}
-	}
 	if p.kind == packetAck || p.kind == packetBinaryAck {
 		if !p.hasID {
 			return errAckID
@@ -196,44 +191,43 @@ func reservedEvent(name string) bool {
 	return false
 }
 
-// decoder puts packets together: the text of a binary packet waits here for its attachments.
-// It is one pointer in an idle session.
+// decoder puts packets together: the text of a binary packet waits here for its attachments. It is
+// one pointer in an idle session.
 type decoder struct {
 	partial *packet
 }
 
-// text takes a text message. It returns the packet and true when that is complete.
-func (d *decoder) text(data []byte) (packet, bool, error) {
+// text takes a text message and returns its packet, which may be missing attachments.
+func (d *decoder) text(data []byte) (packet, error) {
 	if d.partial != nil {
-		return packet{}, false, errInterleaved
+		return packet{}, errInterleaved
 	}
 	p, err := decode(data)
-	if err != nil || p.missing == 0 {
-		return p, err == nil, err
+	if err == nil && p.missing > 0 {
+		partial := p
+		d.partial = &partial
 	}
-	d.partial = &p
-	return packet{}, false, nil
+	return p, err
 }
 
-// binary takes a binary message, which it keeps. limit bounds the attachments of one packet together, in bytes.
-func (d *decoder) binary(data []byte, limit int) (packet, bool, error) {
+// binary takes a binary message, which it keeps, and returns the packet that it belongs to.
+func (d *decoder) binary(data []byte) (packet, error) {
 	p := d.partial
 	if p == nil {
-		return packet{}, false, errUnexpected
+		return packet{}, errUnexpected
 	}
 	size := len(data)
 	for _, a := range p.attachments {
 		size += len(a)
 	}
-	if size > limit {
-		return packet{}, false, errAttachedSize
+	if size > maxAttachmentBytes {
+		return packet{}, errAttachedSize
 	}
 	p.attachments = append(p.attachments, data)
-	if p.missing--; p.missing > 0 {
-		return packet{}, false, nil
+	if p.missing--; p.missing == 0 {
+		d.partial = nil
 	}
-	d.partial = nil
-	return *p, true, nil
+	return *p, nil
 }
 
 // head is the part of a packet before its payload, which is appended to it.

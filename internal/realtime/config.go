@@ -24,8 +24,6 @@ type Config struct {
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
 	HandlerTimeout time.Duration
-	// MaxAttachmentBytes bounds the attachments of one binary packet together (1 MiB).
-	MaxAttachmentBytes int
 	// MaxHeldBytes bounds what is kept back for a held session; beyond it the socket is closed as "slow replay", so that it
 	// comes back with its offset (1 MiB).
 	MaxHeldBytes int
@@ -44,7 +42,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EventRate, 200)
 	setDefault(&c.EventBurst, 5_000)
 	setDefault(&c.HandlerTimeout, 10*time.Second)
-	setDefault(&c.MaxAttachmentBytes, 1<<20)
 	setDefault(&c.MaxHeldBytes, 1<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()

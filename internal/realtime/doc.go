@@ -26,7 +26,7 @@
 // times a connection. A refused CONNECT is answered CONNECT_ERROR {"message":…,"data":{"code":…,"message":…}}, and the
 // connection is closed a second later. Everything else that is not allowed closes the connection at once, under a reason
 // that is counted ([Stats].Closed): packets that are not Socket.IO 5, events before the CONNECT was answered, a second
-// CONNECT, attachments beyond eight or beyond Config.MaxAttachmentBytes, more events than Config.EventRate allows. Clients
+// CONNECT, attachments beyond eight or beyond 1 MiB, more events than Config.EventRate allows. Clients
 // with socket.io-msgpack-parser send their CONNECT as a binary message; they are answered CONNECT_ERROR in msgpack, so that
 // they stay away, and closed as "unsupported parser".
 //

@@ -12,8 +12,8 @@ import (
 	"jobwire/internal/engine"
 )
 
-// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n} stands for
-// Attachments[n].
+// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n}
+// stands for Attachments[n]; whether there is such an attachment has not been checked.
 type Args struct {
 	Values      []json.RawMessage
 	Attachments [][]byte

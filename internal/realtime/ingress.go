@@ -149,22 +149,16 @@ func (s *Session) handle(a arrival) {
 	case a.gone:
 		s.depart()
 	case s.broken:
-	case a.binary:
-		s.takeBinary(a)
-	default:
-		p, complete, err := s.decoder.text(a.data)
-		s.take(p, complete, err, a.early)
-	}
-}
-
-func (s *Session) takeBinary(a arrival) {
-	if s.decoder.partial == nil && s.currentState() == stateWaiting {
+	case a.binary && s.currentState() == stateWaiting:
 		s.conn.Send(unsupportedFrame)
 		s.breakOff(ReasonUnsupportedParser)
-		return
+	case a.binary:
+		p, err := s.decoder.binary(a.data)
+		s.take(p, err, a.early)
+	default:
+		p, err := s.decoder.text(a.data)
+		s.take(p, err, a.early)
 	}
-	p, complete, err := s.decoder.binary(a.data, s.hub.config.MaxAttachmentBytes)
-	s.take(p, complete, err, a.early)
 }
 
 // unsupportedFrame is a CONNECT_ERROR in the only language that a client with socket.io-msgpack-parser understands:
@@ -173,14 +167,12 @@ func (s *Session) takeBinary(a arrival) {
 var unsupportedFrame = engine.BinaryFrame([]byte("\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xb2" +
 	ReasonUnsupportedParser))
 
-// take decides what becomes of a decoded packet.
-func (s *Session) take(p packet, complete bool, err error, early bool) {
+// take decides what becomes of a decoded packet. One that is missing attachments has to be allowed by
+// now, so that nothing of a client without a session is kept for later.
+func (s *Session) take(p packet, err error, early bool) {
 	if err != nil {
 		s.hub.log.Debug("malformed packet", slog.String("problem", err.Error()), slog.String("remote", s.conn.RemoteAddr()))
 		s.breakOff(engine.ReasonParseError)
-		return
-	}
-	if !complete {
 		return
 	}
 	if p.kind == packetConnect {
@@ -189,6 +181,9 @@ func (s *Session) take(p packet, complete bool, err error, early bool) {
 	}
 	if p.namespace != mainNamespace || early || s.currentState() != stateLive {
 		s.breakOff(ReasonProtocol)
+		return
+	}
+	if p.missing > 0 {
 		return
 	}
 	switch p.kind {

@@ -46,6 +46,7 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 		{"event first", false, []string{`42["x"]`}, ReasonProtocol},
 		{"ack first", false, []string{`431[]`}, ReasonProtocol},
 		{"goodbye first", false, []string{`41`}, ReasonProtocol},
+		{"binary event first", false, []string{`451-["x"]`}, ReasonProtocol}, // before its attachment
 		{"garbage first", false, []string{`4abc`}, engine.ReasonParseError},
 		{"CONNECT with an array", false, []string{`40["x"]`}, engine.ReasonParseError},
 		{"CONNECT in msgpack", false, []string{"b:\x84\xa4type\x00\xa3nsp\xa1/\xa4data\x80"}, ReasonUnsupportedParser},
