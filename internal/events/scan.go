@@ -35,6 +35,14 @@ func (s *scanner) note(err *Error) {
 	}
 }
 
+// found is what was noted, as an error.
+func (s *scanner) found() error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault
+}
+
 // broken ends the walk at the current position.
 func (s *scanner) broken() bool {
 	if s.fatal == nil {

@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
-	"unicode/utf8"
+
+	"jobwire/internal/events"
 )
 
 // The types of Socket.IO packets, protocol 5, as they stand on the wire.
@@ -29,7 +30,6 @@ const (
 	maxNamespaceLen    = 255       // bytes, the slash included
 	maxAckID           = 1<<53 - 1 // what a JavaScript client can count up to
 	maxArgs            = 128       // elements of an event's or an ack's array
-	maxDepth           = 64        // arrays and objects open at once
 )
 
 const mainNamespace = "/"
@@ -51,27 +51,24 @@ type packet struct {
 // isBinary reports whether attachments follow a packet of this type.
 func (t packetType) isBinary() bool { return t == packetBinaryEvent || t == packetBinaryAck }
 
-// What a packet can be refused for. The text is for logs; the wire only sees the connection close.
+// What a packet can be refused for, beside its JSON. The text is for logs; the wire only sees the
+// connection close.
 var (
 	errEmpty        = errors.New("empty packet")
 	errType         = errors.New("unknown packet type")
 	errServerOnly   = errors.New("packet type is the server's")
-	errUTF8         = errors.New("not valid UTF-8")
 	errAttachments  = errors.New("invalid attachment count")
 	errNamespace    = errors.New("invalid namespace name")
 	errAckID        = errors.New("invalid ack id")
 	errPayload      = errors.New("payload does not fit the packet type")
-	errJSON         = errors.New("payload is not JSON")
-	errDepth        = errors.New("payload is nested too deeply")
-	errArgs         = errors.New("too many arguments")
 	errReserved     = errors.New("reserved event name")
 	errInterleaved  = errors.New("text while attachments are missing")
 	errUnexpected   = errors.New("attachment without a packet")
 	errAttachedSize = errors.New("attachments are too large")
 )
 
-// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>].
-// data is copied where the packet needs it.
+// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]. The
+// engine has made sure that it is UTF-8. data is copied where the packet needs it.
 func decode(data []byte) (packet, error) {
 	if len(data) == 0 {
 		return packet{}, errEmpty
@@ -82,9 +79,6 @@ func decode(data []byte) (packet, error) {
 	}
 	if p.kind == packetConnectError {
 		return packet{}, errServerOnly
-	}
-	if !utf8.Valid(data) {
-		return packet{}, errUTF8
 	}
 	rest := data[1:]
 	if p.kind.isBinary() {
@@ -144,7 +138,7 @@ func (p *packet) setPayload(text []byte) error {
 		if len(text) == 0 {
 			return nil
 		}
-		if err := checkJSON(text); err != nil {
+		if err := events.CheckJSON(text); err != nil {
 			return err
 		}
 		p.payload = bytes.Clone(text)
@@ -158,8 +152,7 @@ func (p *packet) setPayload(text []byte) error {
 	if len(text) == 0 || text[0] != '[' {
 		return errPayload
 	}
-	array := bytes.Clone(text)
-	args, err := splitArray(array)
+	args, err := events.SplitArray(bytes.Clone(text), maxArgs)
 	if err != nil {
 		return err
 	}
@@ -180,6 +173,13 @@ func (p *packet) setPayload(text []byte) error {
 		return errReserved
 	}
 	return nil
+}
+
+// unquote returns what a string of known JSON stands for; a lone surrogate becomes U+FFFD.
+func unquote(text json.RawMessage) string {
+	var s string
+	_ = json.Unmarshal(text, &s)
+	return s
 }
 
 // reservedEvent reports whether Socket.IO keeps the name for itself.

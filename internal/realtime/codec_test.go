@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"jobwire/internal/events"
 )
 
 func TestDecodeAcceptsTheProtocolsExamples(t *testing.T) {
@@ -54,15 +56,20 @@ func values(v ...string) []json.RawMessage {
 	return all
 }
 
+// code stands for the *events.Error with that code.
+type code string
+
+func (c code) Error() string { return string(c) }
+
 func TestDecodeRefusesEverythingElse(t *testing.T) {
-	deep := strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)
+	deep := strings.Repeat("[", events.MaxDepth) + strings.Repeat("]", events.MaxDepth)
 	for text, want := range map[string]error{
 		"":                                  errEmpty,
 		"7":                                 errType,
 		"abc":                               errType,
 		"\x00":                              errType,
 		`4{"message":"x"}`:                  errServerOnly,
-		"2[\"a\xff\"]":                      errUTF8,
+		"2[\"a\xff\"]":                      code(events.CodeInvalidUTF8),
 		"2":                                 errPayload,
 		"21":                                errPayload,
 		"3":                                 errPayload,
@@ -84,15 +91,15 @@ func TestDecodeRefusesEverythingElse(t *testing.T) {
 		`2[["a"]]`:                          errPayload,
 		`2"a"`:                              errPayload,
 		`2null`:                             errPayload,
-		`2["a"`:                             errJSON,
-		`2["a"]]`:                           errJSON,
-		`2["a"]x`:                           errJSON,
-		`2["a"],["b"]`:                      errJSON,
-		`2["a",]`:                           errJSON,
-		`2["a" "b"]`:                        errJSON,
-		`2["a",01]`:                         errJSON,
-		"2[\"a\nb\"]":                       errJSON,
-		`2["a\x"]`:                          errJSON,
+		`2["a"`:                             code(events.CodeInvalidJSON),
+		`2["a"]]`:                           code(events.CodeInvalidJSON),
+		`2["a"]x`:                           code(events.CodeInvalidJSON),
+		`2["a"],["b"]`:                      code(events.CodeInvalidJSON),
+		`2["a",]`:                           code(events.CodeInvalidJSON),
+		`2["a" "b"]`:                        code(events.CodeInvalidJSON),
+		`2["a",01]`:                         code(events.CodeInvalidJSON),
+		"2[\"a\nb\"]":                       code(events.CodeInvalidJSON),
+		`2["a\x"]`:                          code(events.CodeInvalidJSON),
 		`2abc["a"]`:                         errPayload,
 		`201["a"]`:                          errAckID,
 		`29007199254740992["a"]`:            errAckID,
@@ -114,14 +121,19 @@ func TestDecodeRefusesEverythingElse(t *testing.T) {
 		`0"x"`:                              errPayload,
 		`0null`:                             errPayload,
 		`01{}`:                              errPayload,
-		`0{`:                                errJSON,
-		`0{}{}`:                             errJSON,
-		`2["a",` + deep + `]`:               errDepth,
-		`0{"a":` + deep + `}`:               errDepth,
-		`2["a"` + strings.Repeat(",1", 128): errArgs,
+		`0{`:                                code(events.CodeInvalidJSON),
+		`0{}{}`:                             code(events.CodeInvalidJSON),
+		`2["a",` + deep + `]`:               code(events.CodeTooDeep),
+		`0{"a":` + deep + `}`:               code(events.CodeTooDeep),
+		`2["a"` + strings.Repeat(",1", 128): code(events.CodeBatchTooLarge),
 		`0/` + strings.Repeat("n", 255):     errNamespace,
 	} {
-		if p, err := decode([]byte(text)); !errors.Is(err, want) {
+		p, err := decode([]byte(text))
+		var refusal *events.Error
+		if errors.As(err, &refusal) {
+			err = code(refusal.Code)
+		}
+		if !errors.Is(err, want) {
 			t.Errorf("%.60q: %v, want %v (%+v)", text, err, want, p)
 		}
 	}
