@@ -84,13 +84,6 @@ type Handshake struct {
 	RemoteAddr    string          // of the handshake request
 }
 
-// Refusal is an error with a stable code and a text that is safe to show. As an answer to a handshake it becomes
-// CONNECT_ERROR, as a handler's answer the ack {"error":{"code","message"}}.
-type Refusal struct{ Code, Message string }
-
-// Error is the code and the message.
-func (r *Refusal) Error() string { return r.Code + ": " + r.Message }
-
 // The codes that the hub itself answers with.
 const (
 	CodeTooManySockets = "too_many_sockets" // CONNECT_ERROR: Config.MaxSocketsPerUser
@@ -102,8 +95,8 @@ const (
 
 // Lifecycle is told what happens to sessions. Its methods are called without any lock held, for one session one at a time.
 type Lifecycle interface {
-	// Authenticate says who is connecting. An error that is a *Refusal or an *auth.Refusal is told to the client; any other
-	// is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
+	// Authenticate says who is connecting. An error that is an *events.Error is told to the client; any
+	// other is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
 	Authenticate(Handshake) (auth.Identity, error)
 	// Connected is called before the client can see its CONNECT reply. What it emits, up to 16 KiB, follows that reply in the
 	// same write. It may take long, for a replay: the client's events wait until it has returned.
