@@ -25,16 +25,16 @@ const (
 // Limits of what a client may send in one packet. The bytes of its text are bounded by the engine's
 // MaxPayload.
 const (
-	maxAttachments     = 8         // binary attachments
-	maxAttachmentBytes = 1 << 20   // of all attachments of a packet
-	maxNamespaceLen    = 255       // bytes, the slash included
-	maxAckID           = 1<<53 - 1 // what a JavaScript client can count up to
-	maxArgs            = 128       // elements of an event's or an ack's array
+	maxAttachments     = 8       // binary attachments; one digit
+	maxAttachmentBytes = 1 << 20 // of all attachments of a packet
+	maxNamespaceLen    = 255     // bytes, the slash included
+	maxAckIDBits       = 53      // what a JavaScript client can count up to
+	maxArgs            = 128     // elements of an event's or an ack's array
 )
 
 const mainNamespace = "/"
 
-// packet is one decoded Socket.IO packet. It owns its bytes.
+// packet is one decoded Socket.IO packet.
 type packet struct {
 	kind      packetType
 	namespace string
@@ -68,7 +68,7 @@ var (
 )
 
 // decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]. The
-// engine has made sure that it is UTF-8. data is copied where the packet needs it.
+// engine has made sure that it is UTF-8. The packet shares data.
 func decode(data []byte) (packet, error) {
 	if len(data) == 0 {
 		return packet{}, errEmpty
@@ -82,12 +82,10 @@ func decode(data []byte) (packet, error) {
 	}
 	rest := data[1:]
 	if p.kind.isBinary() {
-		count, after, ok := bytes.Cut(rest, []byte{'-'})
-		n, plain := decimal(count, len("8"))
-		if !ok || !plain || n > maxAttachments {
+		if len(rest) < 2 || rest[0] < '0' || rest[0] > '0'+maxAttachments || rest[1] != '-' {
 			return packet{}, errAttachments
 		}
-		p.missing, rest = int(n), after
+		p.missing, rest = int(rest[0]-'0'), rest[2:]
 	}
 	if len(rest) > 0 && rest[0] == '/' {
 		name, after, _ := bytes.Cut(rest, []byte{','}) // a packet may end with its namespace
@@ -101,8 +99,8 @@ func decode(data []byte) (packet, error) {
 		digits++
 	}
 	if digits > 0 {
-		id, ok := decimal(rest[:digits], len("9007199254740991"))
-		if !ok || id > maxAckID {
+		id, err := strconv.ParseUint(string(rest[:digits]), 10, maxAckIDBits)
+		if err != nil || digits > 1 && rest[0] == '0' {
 			return packet{}, errAckID
 		}
 		p.id, p.hasID, rest = id, true, rest[digits:]
@@ -113,22 +111,7 @@ func decode(data []byte) (packet, error) {
 	return p, nil
 }
 
-// decimal reads a number without sign and without leading zeros.
-func decimal(digits []byte, limit int) (uint64, bool) {
-	if len(digits) == 0 || len(digits) > limit || digits[0] == '0' && len(digits) > 1 {
-		return 0, false
-	}
-	var n uint64
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n, true
-}
-
-// setPayload checks the JSON part against the form that the packet's type asks for, and keeps a copy.
+// setPayload checks the JSON part against the form that the packet's type asks for, and keeps it.
 func (p *packet) setPayload(text []byte) error {
 	switch p.kind {
 	case packetConnect:
@@ -141,7 +124,7 @@ func (p *packet) setPayload(text []byte) error {
 		if err := events.CheckJSON(text); err != nil {
 			return err
 		}
-		p.payload = bytes.Clone(text)
+		p.payload = text
 		return nil
 	case packetDisconnect:
 		if p.hasID || len(text) > 0 {
@@ -152,7 +135,7 @@ func (p *packet) setPayload(text []byte) error {
 	if len(text) == 0 || text[0] != '[' {
 		return errPayload
 	}
-	args, err := events.SplitArray(bytes.Clone(text), maxArgs)
+	args, err := events.SplitArray(text, maxArgs)
 	if err != nil {
 		return err
 	}
@@ -163,8 +146,8 @@ func (p *packet) setPayload(text []byte) error {
 		p.args = args
 		return nil
 	}
-	// An event: the array is not empty and begins with the name. Names are strings here; JavaScript's parser would take a
-	// number too, but no client API can send one.
+	// An event: the array is not empty and begins with the name. Names are strings here;
+	// JavaScript's parser would take a number too, but no client API can send one.
 	if len(args) == 0 || args[0][0] != '"' {
 		return errPayload
 	}

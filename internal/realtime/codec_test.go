@@ -30,7 +30,7 @@ func TestDecodeAcceptsTheProtocolsExamples(t *testing.T) {
 		`20["foo"]`:                 id(packet{kind: packetEvent, namespace: "/", event: "foo", args: values()}, 0),
 		`3/admin,13["bar"]`:         id(packet{kind: packetAck, namespace: "/admin", args: values(`"bar"`)}, 13),
 		`31[]`:                      id(packet{kind: packetAck, namespace: "/", args: nil}, 1),
-		`29007199254740991["x"]`:    id(packet{kind: packetEvent, namespace: "/", event: "x", args: values()}, maxAckID),
+		`29007199254740991["x"]`:    id(packet{kind: packetEvent, namespace: "/", event: "x", args: values()}, 1<<53-1),
 		`51-["baz",{"_placeholder":true,"num":0}]`: {
 			kind: packetBinaryEvent, namespace: "/", event: "baz", missing: 1, args: values(`{"_placeholder":true,"num":0}`)},
 		`50-["baz"]`: {kind: packetBinaryEvent, namespace: "/", event: "baz", args: values()},
@@ -256,8 +256,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly its
-// attachments, and nothing is kept of one that is complete or refused.
+// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly
+// its attachments, and nothing is kept of one that is complete or refused.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("52-[\"a\"]\x1ebxy\x1eb\x1e2[\"b\"]"))
 	f.Add([]byte("61-1[]\x1e2[\"b\"]"))
