@@ -63,7 +63,7 @@ const (
 // An abrupt end goes from any of them to dead at once. Beside that it is on one of four transports:
 //
 //	transport  packets out              nc and in belong to     next
-//	polling    answer polls             nobody, nc is nil       probing: a websocket with its sid came
+//	polling    answer polls             none, nc is nil         probing: a websocket with its sid came
 //	probing    answer polls             the probe               probed: 2probe; polling: the probe failed
 //	probed     answer polls; an idle    the probe               webSocket: 5; polling: the probe failed
 //	           poll ends with a noop
@@ -71,19 +71,19 @@ const (
 //	                                    fd under mu, or to
 //	                                    nc by the flusher
 //
-// A polling session has a poll as well, of which one GET may wait while another still writes, beside
-// one POST; once upgraded it is dropped when the last GET is through.
+// A polling session has a poll as well, of which one GET may wait while another still writes,
+// beside one POST; once upgraded it is dropped when the last GET is through.
 //
 // An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields
 // are few and small.
 type Conn struct {
-	// What a send looks at comes first: to a fan-out every connection is cold, and this is one cache
-	// line.
+	// What a send looks at comes first: to a fan-out every connection is cold, and this is one
+	// cache line.
 
 	srv *Server
 
-	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler is
-	// called under it, and nothing under it waits for the client.
+	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler
+	// is called under it, and nothing under it waits for the client.
 	mu       sync.Mutex
 	state    connState
 	on       transportState
@@ -144,9 +144,9 @@ func (c *Conn) Buffered() int {
 	return c.out.bytes
 }
 
-// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued.
-// It returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
-// connection as a "slow client".
+// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take
+// at once is queued. It returns ErrClosed when the connection is closed or closing, and when the
+// queue would pass MaxQueue, which closes the connection as a "slow client".
 func (c *Conn) Send(frames ...*Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,8 +156,9 @@ func (c *Conn) Send(frames ...*Frame) error {
 	return c.sendLocked(frames...)
 }
 
-// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a connection that is
-// closed or closing it does nothing, or the client would be told of the end too late.
+// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a
+// connection that is closed or closing it does nothing, or the client would be told of the end too
+// late.
 func (c *Conn) Cork() {
 	c.mu.Lock()
 	if c.live() {
@@ -182,8 +183,9 @@ func (c *Conn) uncorkLocked() {
 	}
 }
 
-// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has answered; 0 when the
-// connection is closed. A client answers in order, after everything sent before.
+// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has
+// answered; 0 when the connection is closed. A client answers in order, after everything sent
+// before.
 func (c *Conn) Ping() uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,7 +205,8 @@ func (c *Conn) SendPing(frames ...*Frame) uint32 {
 	return c.pings
 }
 
-// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
+// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a
+// pong cannot overtake it.
 func (c *Conn) pingLocked(frames ...*Frame) error {
 	c.pings = nextSeq(c.pings)
 	if len(frames) == 0 {
@@ -221,7 +224,8 @@ func nextSeq(seq uint32) uint32 {
 	return seq
 }
 
-// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when there is none.
+// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when
+// there is none.
 func (c *Conn) pongLocked() (uint32, bool) {
 	if c.pongs == c.pings {
 		return 0, false
@@ -234,8 +238,8 @@ func (c *Conn) pongLocked() (uint32, bool) {
 	return c.pongs, true
 }
 
-// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client is told. It returns at
-// once; only the first call counts.
+// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client
+// is told. It returns at once; only the first call counts.
 func (c *Conn) Close(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,7 +270,8 @@ const (
 	abruptly               // drop everything
 )
 
-// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite one short.
+// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite
+// one short.
 func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	if !c.live() {
 		if how == abruptly {
@@ -315,12 +320,13 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	}
 }
 
-// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll released.
+// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll
+// released.
 func (c *Conn) cutLocked() {
 	if c.state == stateDead {
 		return
 	}
-	c.state, c.direct = stateDead, false // before the descriptor may become somebody else's
+	c.state, c.direct = stateDead, false // before the descriptor may be used again for another socket
 	c.srv.count.buffered.Add(-int64(c.out.bytes))
 	c.out = queue{}
 	if c.on == webSocket && c.nc != nil {
@@ -338,8 +344,8 @@ func (c *Conn) cut() {
 	c.endLocked(ReasonShuttingDown, 0, abruptly)
 }
 
-// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an owner. The session may
-// have been closed while its handler was made.
+// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an
+// owner. The session may have been closed while its handler was made.
 func (c *Conn) start(nc net.Conn, response []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -377,7 +383,7 @@ func (c *Conn) wakeLocked() {
 	}
 }
 
-// discard forgets a session that nobody was told of.
+// discard forgets a session that has no Handler.
 func (c *Conn) discard() {
 	c.mu.Lock()
 	c.state = stateClosing

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// The one strict reader of this package, for those who have other JSON than events: what is not JSON,
-// not UTF-8 or nested beyond MaxDepth is refused with an *Error. Lone surrogate escapes pass.
+// The one strict reader of this package, for those who have other JSON than events: what is not
+// JSON, not UTF-8 or nested beyond MaxDepth is refused with an *Error. Lone surrogate escapes pass.
 
 // CheckJSON says whether text is one JSON value.
 func CheckJSON(text []byte) error {
@@ -17,8 +17,8 @@ func CheckJSON(text []byte) error {
 	return s.found()
 }
 
-// SplitArray returns the elements of the JSON array in text, which they share, as they were written.
-// An array of more than limit elements is refused.
+// SplitArray returns the elements of the JSON array in text, which they share, as they were
+// written. An array of more than limit elements is refused.
 func SplitArray(text []byte, limit int) ([]json.RawMessage, error) {
 	s := scanner{src: text}
 	if s.peek() != '[' {
@@ -41,8 +41,8 @@ func SplitArray(text []byte, limit int) ([]json.RawMessage, error) {
 }
 
 // DecodeObject reads a JSON object into fields, which has a pointer for each member that the object
-// may have. Unknown and repeated members are refused. Members may be absent or null; then their value
-// stays as it is. Error.Field is the member at fault.
+// may have. Unknown and repeated members are refused. Members may be absent or null; then their
+// value stays as it is. Error.Field is the member at fault.
 func DecodeObject(text []byte, fields map[string]any) error {
 	s := scanner{src: text}
 	if !s.atObject("the body") {

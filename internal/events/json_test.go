@@ -116,8 +116,8 @@ func TestDecodeObject(t *testing.T) {
 	}
 }
 
-// FuzzJSON: the reader takes exactly what encoding/json takes, but for depth and what is not UTF-8, and
-// finds the elements of arrays where encoding/json does.
+// FuzzJSON: the reader takes exactly what encoding/json takes, but for depth and what is not UTF-8,
+// and finds the elements of arrays where encoding/json does.
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":[1,2.5e-3,true,null,"\ud83d\ude00"]}`, ` [] `, `["\ud800"]`, "\"\xff\"", `[1,]`, `{"a" 1}`, `01`, `-`, `"\u12`, "\"\n\"",
