@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func readBody(c *gin.Context, limit int) ([]byte, error) {
 }
 
 func tooLarge(limit int) error {
-	return &events.Error{Code: codePayloadTooLarge, Detail: "the body may have at most " + bytesText(limit)}
+	return &events.Error{Code: codePayloadTooLarge, Detail: "the body may have at most " + strconv.Itoa(limit) + " bytes"}
 }
 
 // takeTime lets a handler that has read its body go on for longer than the

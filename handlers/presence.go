@@ -117,8 +117,8 @@ func (p *Presence) Query(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	var ids []userID
-	if err := decodeObject(body, map[string]any{"userIds": &ids}); err != nil {
+	var ids []events.UserID
+	if err := events.DecodeObject(body, map[string]any{"userIds": &ids}); err != nil {
 		fail(c, err)
 		return
 	}

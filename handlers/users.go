@@ -84,7 +84,7 @@ func readReason(c *gin.Context) (string, error) {
 		return "", err
 	}
 	var reason string
-	if err := decodeObject(body, map[string]any{"reason": &reason}); err != nil {
+	if err := events.DecodeObject(body, map[string]any{"reason": &reason}); err != nil {
 		return "", err
 	}
 	switch {

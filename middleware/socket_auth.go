@@ -6,10 +6,11 @@ import (
 	"errors"
 
 	"jobwire/internal/auth"
+	"jobwire/internal/events"
 	"jobwire/internal/realtime"
 )
 
-// TokenVerifier checks a user's token. The error is an [*auth.Refusal] when
+// TokenVerifier checks a user's token. The error is an [*events.Error] when
 // the token is at fault.
 type TokenVerifier interface {
 	Verify(ctx context.Context, token string) (auth.Identity, error)
@@ -34,11 +35,11 @@ func handshakeToken(h realtime.Handshake) (string, error) {
 	}
 	if len(h.Auth) > 0 {
 		if err := json.Unmarshal(h.Auth, &payload); err != nil {
-			message := "the handshake's auth is not an object"
+			detail := "the handshake's auth is not an object"
 			if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) && mismatch.Field != "" {
-				message = "auth.token is not a string"
+				detail = "auth.token is not a string"
 			}
-			return "", &auth.Refusal{Code: auth.CodeTokenMalformed, Message: message}
+			return "", &events.Error{Code: auth.CodeTokenMalformed, Detail: detail}
 		}
 	}
 	if payload.Token == nil {

@@ -144,7 +144,7 @@ func (s *Server) Ready(context.Context) error {
 // the settings, and has closed everything in any case.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
-	go func() { served <- s.http.Serve(engine.Listen(listener)) }()
+	go func() { served <- s.http.Serve(listener) }()
 	if err := s.serveProfiles(); err != nil {
 		return errors.Join(err, s.Close())
 	}

@@ -114,7 +114,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify returns who the bearer of token is, or a *Refusal. The context
+// Verify returns who the bearer of token is, or an *events.Error. The context
 // bounds what a verification may wait for.
 //
 // The expiry has no leeway: a connection ends at exactly that moment, and a
@@ -123,11 +123,11 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	switch {
 	case token == "":
-		return Identity{}, &Refusal{CodeTokenMissing, "no token was sent"}
+		return Identity{}, refuse(CodeTokenMissing, "no token was sent")
 	case len(token) > MaxTokenLen:
-		return Identity{}, &Refusal{CodeTokenMalformed, "the token is too long"}
+		return Identity{}, refuse(CodeTokenMalformed, "the token is too long")
 	case strings.ContainsAny(token, "\r\n"): // base64 decoders skip them: one token would have many spellings
-		return Identity{}, &Refusal{CodeTokenMalformed, "the token has line breaks"}
+		return Identity{}, refuse(CodeTokenMalformed, "the token has line breaks")
 	}
 	claims := jwt.MapClaims{}
 	parsed, err := v.parser.ParseWithClaims(token, claims, v.key)
@@ -191,10 +191,10 @@ func label(claim any) (string, bool) {
 
 // refusalFor turns what the parser says into a code. Whatever makes a token
 // not genuine, or not meant for us, is told before its times.
-func refusalFor(err error) *Refusal {
+func refusalFor(err error) *events.Error {
 	switch {
 	case errors.Is(err, jwt.ErrTokenMalformed):
-		return &Refusal{CodeTokenMalformed, "the token is not a JWT"}
+		return refuse(CodeTokenMalformed, "the token is not a JWT")
 	case errors.Is(err, jwt.ErrTokenUnverifiable), errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return invalid("the token's signature or algorithm is not accepted")
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
@@ -208,11 +208,13 @@ func refusalFor(err error) *Refusal {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return expired()
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return &Refusal{CodeTokenNotActive, "the token is not valid yet"}
+		return refuse(CodeTokenNotActive, "the token is not valid yet")
 	}
 	return invalid("the token is not accepted")
 }
 
-func expired() *Refusal { return &Refusal{CodeTokenExpired, "the token has expired"} }
+func expired() *events.Error { return refuse(CodeTokenExpired, "the token has expired") }
 
-func invalid(message string) *Refusal { return &Refusal{CodeTokenInvalid, message} }
+func invalid(detail string) *events.Error { return refuse(CodeTokenInvalid, detail) }
+
+func refuse(code, detail string) *events.Error { return &events.Error{Code: code, Detail: detail} }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"jobwire/internal/events"
 )
 
 var (
@@ -179,12 +181,12 @@ func TestRefusals(t *testing.T) {
 		{"a tenant that is too long", CodeTokenInvalid, nil, hs(claims{"tenant": strings.Repeat("x", 129)})},
 	} {
 		id, err := verifier(t, tc.change).Verify(t.Context(), tc.token)
-		var refusal *Refusal
+		var refusal *events.Error
 		if !errors.As(err, &refusal) {
 			t.Errorf("%s: %+v, %v", tc.behaviour, id, err)
 			continue
 		}
-		if refusal.Code != tc.code || refusal.Message == "" {
+		if refusal.Code != tc.code || refusal.Detail == "" {
 			t.Errorf("%s: %v, want %s", tc.behaviour, refusal, tc.code)
 		}
 		if id != (Identity{}) {
@@ -264,7 +266,7 @@ func FuzzVerify(f *testing.F) {
 	codes := []string{CodeTokenMissing, CodeTokenMalformed, CodeTokenExpired, CodeTokenNotActive, CodeTokenInvalid}
 	f.Fuzz(func(t *testing.T, token string) {
 		id, err := v.Verify(t.Context(), token)
-		var refusal *Refusal
+		var refusal *events.Error
 		switch {
 		case err == nil && !genuine[token]:
 			t.Fatalf("%q is %+v", token, id)

@@ -26,48 +26,82 @@ var reasons = [...]string{
 	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
 }
 
+// connState is how far a session is on its way from its handshake to its end, see Conn. It only
+// moves forward.
 type connState uint8
 
 const (
-	stateOpen    connState = iota
-	stateClosing           // nothing is accepted any more; what is queued is being handed over
-	stateDead              // output is over: the socket is closed, the queue dropped
+	stateOpen connState = iota
+	stateLeaving
+	stateClosing
+	stateFlushed
+	stateDead
 )
 
-// Conn is one session with one client, on whichever transport it currently is. Its methods may be called from any
-// goroutine, also from inside its Handler.
+// transportState is what a session's packets go over, see Conn.
+type transportState uint8
+
+const (
+	polling transportState = iota
+	probing
+	probed
+	webSocket
+)
+
+// Conn is one session with one client, on whichever transport it currently is. Its methods may be
+// called from any goroutine, also from inside its Handler.
 //
-// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields are few and small.
+// A session is in one of five states:
+//
+//	state    begins when                              Send     from the client  ends when
+//	open     the handshake has come                   accepts  is handled       endLocked, or Close
+//	leaving  Close was called while probed            refuses  is handled       the probe is over
+//	closing  endLocked: it is over for the handler    refuses  is dropped       the queue is out, or time is up
+//	flushed  websocket: the kernel has everything     refuses  is dropped       the client ends, or time is up
+//	dead     the queue is dropped, the socket closed  refuses  is not read      endWebSocket, endPolling forget it
+//
+// An abrupt end goes from any of them to dead at once. Beside that it is on one of four transports:
+//
+//	transport  packets out              nc and in belong to     next
+//	polling    answer polls             none, nc is nil         probing: a websocket with its sid came
+//	probing    answer polls             the probe               probed: 2probe; polling: the probe failed
+//	probed     answer polls; an idle    the probe               webSocket: 5; polling: the probe failed
+//	           poll ends with a noop
+//	webSocket  go to nc                 the reader; writes to   stays
+//	                                    fd under mu, or to
+//	                                    nc by the flusher
+//
+// A polling session has a poll as well, of which one GET may wait while another still writes,
+// beside one POST; once upgraded it is dropped when the last GET is through.
+//
+// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields
+// are few and small.
 type Conn struct {
-	// What a send looks at comes first: to a fan-out every connection is cold, and this is one cache line.
+	// What a send looks at comes first: to a fan-out every connection is cold, and this is one
+	// cache line.
 
 	srv *Server
 
-	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler is called under it, and
-	// nothing under it waits for the client.
+	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler
+	// is called under it, and nothing under it waits for the client.
 	mu       sync.Mutex
 	state    connState
-	started  bool // the handshake is over: the session's goroutine, or its polls, own its end
-	ws       bool // the transport is websocket
+	on       transportState
 	direct   bool // fd may be written to, see directWrite
 	flushing bool // a flusher goroutine owns the writing side of nc
+	started  bool // the handshake is over: the session's goroutine, or its polls, own its end
+	awaiting bool // the heartbeat's ping has not been answered
 	lingers  bool // the reader only waits for the peer's end of the connection
-	flushed  bool // closing, and everything has been handed to the kernel
 	departed bool // the client has said goodbye: only the answer is still to go
-
-	upgrading bool // a probe owns nc, and in; ws is false
-	probed    bool // the probe was answered: polls end with a noop, and the client may have paused its own
-	leaving   bool // Close waits for the end of the upgrade
-	awaiting  bool // the heartbeat's ping has not been answered
 
 	fd     int32 // of nc
 	corked int32
 	out    queue
 
-	nc      net.Conn // nil on polling
-	handler Handler  // set before started
-	poll    *poll    // nil once upgraded and unused
-	reason  string   // why the session ended, or is leaving
+	nc      net.Conn
+	handler Handler // set before started
+	poll    *poll   // nil once upgraded and unused
+	reason  string  // why the session ended, or is leaving
 
 	id, remote string // constant
 
@@ -87,7 +121,7 @@ func (c *Conn) RemoteAddr() string { return c.remote }
 func (c *Conn) Transport() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ws {
+	if c.on == webSocket {
 		return "websocket"
 	}
 	return "polling"
@@ -97,8 +131,11 @@ func (c *Conn) Transport() string {
 func (c *Conn) Open() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state == stateOpen && !c.leaving
+	return c.state == stateOpen
 }
+
+// live reports whether the session is not over yet. The caller holds mu.
+func (c *Conn) live() bool { return c.state <= stateLeaving }
 
 // Buffered returns how many bytes are queued, not yet handed to the kernel.
 func (c *Conn) Buffered() int {
@@ -107,23 +144,24 @@ func (c *Conn) Buffered() int {
 	return c.out.bytes
 }
 
-// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued.
-// It returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
-// connection as a "slow client".
+// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take
+// at once is queued. It returns ErrClosed when the connection is closed or closing, and when the
+// queue would pass MaxQueue, which closes the connection as a "slow client".
 func (c *Conn) Send(frames ...*Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || c.leaving {
+	if c.state != stateOpen {
 		return ErrClosed
 	}
 	return c.sendLocked(frames...)
 }
 
-// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a connection that is
-// closed or closing it does nothing, or the client would be told of the end too late.
+// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a
+// connection that is closed or closing it does nothing, or the client would be told of the end too
+// late.
 func (c *Conn) Cork() {
 	c.mu.Lock()
-	if c.state == stateOpen {
+	if c.live() {
 		c.corked++
 	}
 	c.mu.Unlock()
@@ -145,12 +183,13 @@ func (c *Conn) uncorkLocked() {
 	}
 }
 
-// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has answered; 0 when the
-// connection is closed. A client answers in order, after everything sent before.
+// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has
+// answered; 0 when the connection is closed. A client answers in order, after everything sent
+// before.
 func (c *Conn) Ping() uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || c.leaving || c.pingLocked() != nil {
+	if c.state != stateOpen || c.pingLocked() != nil {
 		return 0
 	}
 	return c.pings
@@ -160,13 +199,14 @@ func (c *Conn) Ping() uint32 {
 func (c *Conn) SendPing(frames ...*Frame) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || c.leaving || c.pingLocked(frames...) != nil {
+	if c.state != stateOpen || c.pingLocked(frames...) != nil {
 		return 0
 	}
 	return c.pings
 }
 
-// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
+// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a
+// pong cannot overtake it.
 func (c *Conn) pingLocked(frames ...*Frame) error {
 	c.pings = nextSeq(c.pings)
 	if len(frames) == 0 {
@@ -184,7 +224,8 @@ func nextSeq(seq uint32) uint32 {
 	return seq
 }
 
-// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when there is none.
+// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when
+// there is none.
 func (c *Conn) pongLocked() (uint32, bool) {
 	if c.pongs == c.pings {
 		return 0, false
@@ -197,26 +238,26 @@ func (c *Conn) pongLocked() (uint32, bool) {
 	return c.pongs, true
 }
 
-// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client is told. It returns at
-// once; only the first call counts.
+// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client
+// is told. It returns at once; only the first call counts.
 func (c *Conn) Close(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == stateOpen && c.probed {
-		// The client may have paused its polls, and hears of nothing but the websocket from now on: without it, what is
-		// queued would be lost. So the upgrade comes first, or fails, within closeGrace.
-		if !c.leaving {
-			c.leaving, c.reason = true, reason
-			c.nc.SetReadDeadline(time.Now().Add(closeGrace))
-		}
-		return
+	switch {
+	case c.state == stateOpen && c.on == probed:
+		// The client may have paused its polls, and hears of nothing but the websocket from now on:
+		// without it, what is queued would be lost. So the upgrade comes first, or fails, within
+		// closeGrace.
+		c.state, c.reason = stateLeaving, reason
+		c.nc.SetReadDeadline(time.Now().Add(closeGrace))
+	case c.state != stateLeaving:
+		c.endLocked(reason, closeCode(reason), politely)
 	}
-	c.endLocked(reason, closeCode(reason), politely)
 }
 
 // leaveLocked ends a session whose Close has waited for the upgrade.
 func (c *Conn) leaveLocked() {
-	if c.leaving {
+	if c.state == stateLeaving {
 		c.endLocked(c.reason, closeCode(c.reason), politely)
 	}
 }
@@ -229,9 +270,10 @@ const (
 	abruptly               // drop everything
 )
 
-// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite one short.
+// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite
+// one short.
 func (c *Conn) endLocked(reason string, code uint16, how ending) {
-	if c.state != stateOpen {
+	if !c.live() {
 		if how == abruptly {
 			c.cutLocked()
 		}
@@ -243,7 +285,7 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 		c.srv.closed(c, reason)
 	}
 	switch {
-	case c.ws:
+	case c.on == webSocket:
 		if how == abruptly {
 			if reason == ReasonSlowClient {
 				reset(c.nc)
@@ -258,7 +300,7 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 		c.writeLocked()
 		c.wakeLocked()
 	default:
-		if c.upgrading {
+		if c.on != polling {
 			cut(c.nc)
 		}
 		switch {
@@ -278,15 +320,16 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	}
 }
 
-// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll released.
+// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll
+// released.
 func (c *Conn) cutLocked() {
 	if c.state == stateDead {
 		return
 	}
-	c.state, c.direct = stateDead, false // before the descriptor may become somebody else's
+	c.state, c.direct = stateDead, false // before the descriptor may be used again for another socket
 	c.srv.count.buffered.Add(-int64(c.out.bytes))
 	c.out = queue{}
-	if c.ws && c.nc != nil {
+	if c.on == webSocket && c.nc != nil {
 		cut(c.nc)
 	}
 	if c.poll != nil {
@@ -301,8 +344,8 @@ func (c *Conn) cut() {
 	c.endLocked(ReasonShuttingDown, 0, abruptly)
 }
 
-// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an owner. The session may
-// have been closed while its handler was made.
+// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an
+// owner. The session may have been closed while its handler was made.
 func (c *Conn) start(nc net.Conn, response []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -325,7 +368,7 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 	}
 	c.srv.closed(c, c.reason)
 	switch {
-	case !c.ws:
+	case c.on != webSocket:
 		go c.endPolling()
 	case c.state == stateClosing:
 		c.writeLocked()
@@ -340,7 +383,7 @@ func (c *Conn) wakeLocked() {
 	}
 }
 
-// discard forgets a session that nobody was told of.
+// discard forgets a session that has no Handler.
 func (c *Conn) discard() {
 	c.mu.Lock()
 	c.state = stateClosing
@@ -355,7 +398,7 @@ var longAgo = time.Unix(1, 0)
 // opened and closed keep the numbers of a session that has started.
 func (s *Server) opened(c *Conn) {
 	s.count.opened.Add(1)
-	if c.ws {
+	if c.on == webSocket {
 		s.count.websocket.Add(1)
 	} else {
 		s.count.polling.Add(1)
@@ -363,7 +406,7 @@ func (s *Server) opened(c *Conn) {
 }
 
 func (s *Server) closed(c *Conn, reason string) {
-	if c.ws {
+	if c.on == webSocket {
 		s.count.websocket.Add(-1)
 	} else {
 		s.count.polling.Add(-1)

@@ -81,9 +81,7 @@ func newTestServer(t testing.TB, cfg Config) *testServer {
 		s.sessions <- rec
 		return rec
 	})
-	s.http = httptest.NewUnstartedServer(s.Server)
-	s.http.Listener = Listen(s.http.Listener)
-	s.http.Start()
+	s.http = httptest.NewServer(s.Server)
 	t.Cleanup(func() {
 		for _, c := range s.Server.sessions() {
 			if c.Transport() == "polling" {
@@ -353,7 +351,8 @@ func (c *wsClient) wantSilence() {
 	c.SetReadDeadline(time.Now().Add(patience))
 }
 
-// wantClose reads until a close frame and checks its code, then the end of the connection. Other frames may come before.
+// wantClose reads until a close frame and checks its code, then the end of the connection. Other
+// frames may come before.
 func (c *wsClient) wantClose(code uint16) {
 	c.t.Helper()
 	for {

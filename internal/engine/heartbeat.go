@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// heartbeat pings every session and closes those that do not answer, with one goroutine and one timer for all.
+// heartbeat pings every session and closes those that do not answer, with one goroutine and one
+// timer for all.
 //
-// Both waits have the same length for everyone, so each is a list in order of time: whoever joins joins at the end, and only
-// the heads are ever looked at. The goroutine lives while there is a session.
+// Both waits have the same length for all sessions, so each is a list in order of time: a session
+// joins at the end, and only the heads are ever looked at. The goroutine lives while there is a
+// session.
 //
 // Its lock may be taken under a Conn's, never the other way round.
 type heartbeat struct {
@@ -43,10 +45,12 @@ func (h *heartbeat) init(s *Server) {
 	h.wake = make(chan struct{}, 1)
 }
 
-// schedule puts c at the end of the sessions waiting for a ping. The caller holds c.mu and has seen c open.
+// schedule puts c at the end of the sessions waiting for a ping. The caller holds c.mu and has seen
+// c open.
 func (h *heartbeat) schedule(c *Conn) { h.join(c, &h.due, h.srv.cfg.PingInterval) }
 
-// expect puts c at the end of the sessions whose pong is waited for. The caller holds c.mu and has seen c open.
+// expect puts c at the end of the sessions whose pong is waited for. The caller holds c.mu and has
+// seen c open.
 func (h *heartbeat) expect(c *Conn) { h.join(c, &h.overdue, h.srv.cfg.PingTimeout) }
 
 func (h *heartbeat) join(c *Conn, list *beatList, after time.Duration) {
@@ -147,8 +151,8 @@ func (h *heartbeat) run() {
 	}
 }
 
-// take removes the sessions whose time has come. They are in no list until they join again, so whatever happens to one in
-// between is seen under its own lock.
+// take removes the sessions whose time has come. They are in no list until they join again, so
+// whatever happens to one in between is seen under its own lock.
 func (h *heartbeat) take(list *beatList, now time.Duration, into []*Conn) []*Conn {
 	for list.head != nil && list.head.beat.at <= now {
 		c := list.head
@@ -158,11 +162,12 @@ func (h *heartbeat) take(list *beatList, now time.Duration, into []*Conn) []*Con
 	return into
 }
 
-// heartbeat sends the ping that is due. It is counted, and its pong expected, before it can be answered.
+// heartbeat sends the ping that is due. It is counted, and its pong expected, before it can be
+// answered.
 func (c *Conn) heartbeat() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return
 	}
 	c.awaiting = true
@@ -176,11 +181,11 @@ func (c *Conn) heartbeat() {
 func (c *Conn) missedPong() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen || !c.awaiting {
+	if !c.live() || !c.awaiting {
 		return
 	}
 	how := politely
-	if !c.ws || !c.out.empty() {
+	if c.on != webSocket || !c.out.empty() {
 		how = abruptly // it has long stopped polling, or reading
 	}
 	c.endLocked(ReasonPingTimeout, closeCode(ReasonPingTimeout), how)

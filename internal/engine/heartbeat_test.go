@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's timers.
+// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's
+// timers.
 type pipeWriter struct {
 	*httptest.ResponseRecorder
 	nc net.Conn
@@ -280,7 +281,8 @@ func TestGraceBeginsWhenTheCloseFrameIsOut(t *testing.T) {
 	})
 }
 
-// Three hundred sessions that come at any time and answer as they like: every ping and every timeout is on time.
+// Three hundred sessions that come at any time and answer as they like: every ping and every
+// timeout is on time.
 func TestHeartbeatsOfManyAreOnTime(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, s bubble) {
 		do := func(method, sid, body string) string {
@@ -339,11 +341,11 @@ func TestHeartbeatRestsWithoutSessions(t *testing.T) {
 				t.Error("the heartbeat runs without sessions")
 			}
 			s.beats.mu.Unlock()
-			s.workers.mu.Lock()
-			if n := len(s.workers.idle); n != 0 {
-				t.Errorf("%d idle workers without sessions", n)
+			s.runners.mu.Lock()
+			if n := len(s.runners.idle); n != 0 {
+				t.Errorf("%d idle runners without sessions", n)
 			}
-			s.workers.mu.Unlock()
+			s.runners.mu.Unlock()
 		}
 	})
 }

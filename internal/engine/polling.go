@@ -12,18 +12,26 @@ import (
 type poll struct {
 	wake  chan struct{} // capacity 1: something that the waiting GET should look at
 	done  chan struct{} // closed when output is over
-	quiet chan struct{} // made by who waits for dispatching to end
+	quiet chan struct{} // made by who waits for a POST to have called the handler
 
 	reading http.ResponseWriter // of the POST whose body is being read; nil when there is none
 
-	waiting     bool // a GET waits for packets
-	writing     bool // a GET writes what it took: the next one waits, and so does a new transport
-	posting     bool // a POST is being served
-	dispatching bool // it is calling the handler
-	release     bool // the waiting GET is to end with a noop: a probe was answered
-	taken       int  // bytes that the writing GET took from the queue
-	corks       bool // the end of writing pulls the cork that the upgrade put in
+	waiting bool // a GET waits for packets
+	writing bool // a GET writes what it took: the next one waits, and so does a new transport
+	release bool // the waiting GET is to end with a noop: a probe was answered
+	corks   bool // the end of writing pulls the cork that the upgrade put in
+	taken   int  // bytes that the writing GET took from the queue
+	post    postState
 }
+
+// postState is what becomes of a session's POST.
+type postState uint8
+
+const (
+	noPost      postState = iota
+	receiving             // its body is being read
+	dispatching           // it calls the handler
+)
 
 func newPoll() *poll {
 	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
@@ -37,7 +45,7 @@ func (p *poll) notify() {
 	}
 }
 
-// die releases the waiting GET, if any, the POST that waits for its body, and whoever waits for the end.
+// die releases the waiting GET, if any, the POST that waits for its body, and endPolling.
 func (p *poll) die() {
 	close(p.done)
 	p.notify()
@@ -62,7 +70,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	p := c.poll
 	var why *refusal
 	switch {
-	case c.ws:
+	case c.on == webSocket:
 		why = errRequest
 	case c.state == stateDead, c.state == stateClosing && c.out.empty(): // the last packet is out, or on its way
 		why = errSession
@@ -84,7 +92,7 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 		return
 	}
 	if frames == nil {
-		return // nobody is there to answer
+		return // the client is gone
 	}
 	err := answerPoll(w, frames, s.cfg.WriteTimeout)
 
@@ -93,8 +101,8 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	c.polledLocked(p, err)
 }
 
-// probedPoll is how long a poll waits that comes when the upgrade should: a client that has not seen the probe's answer yet
-// would otherwise come again and again.
+// probedPoll is how long a poll waits that comes when the upgrade should: a client that has not
+// seen the probe's answer yet would otherwise come again and again.
 const probedPoll = 100 * time.Millisecond
 
 // awaitPackets returns what the poll is answered with; nothing at all when its client went away.
@@ -103,12 +111,12 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 	for {
 		c.mu.Lock()
 		frames, why := c.takeLocked(p)
-		probed := c.probed
+		released := c.on == probed
 		c.mu.Unlock()
 		if frames != nil || why != nil {
 			return frames, why
 		}
-		if probed && release == nil {
+		if released && release == nil {
 			timer := time.NewTimer(probedPoll)
 			defer timer.Stop()
 			release = timer.C
@@ -118,14 +126,14 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 		case <-release:
 			release = nil
 			c.mu.Lock()
-			p.release = c.probed
+			p.release = c.on == probed
 			c.mu.Unlock()
 		case <-ctx.Done():
 			// Nothing has been taken, but a client whose poll broke off gives the session up.
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			p.waiting = false
-			if c.ws {
+			if c.on == webSocket {
 				c.releasePollLocked()
 			} else {
 				c.endLocked(ReasonTransportError, 0, abruptly)
@@ -135,15 +143,16 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 	}
 }
 
-// takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the client may send its
-// next GET: it can have the whole answer before the handler of this one has returned.
+// takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the
+// client may send its next GET: it can have the whole answer before the handler of this one has
+// returned.
 func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	switch {
 	case p.writing:
 		return nil, nil
 	case c.state == stateDead:
 		frames = []*Frame{closeFrame}
-	case c.ws: // a client that upgrades has no poll under way
+	case c.on == webSocket: // a client that upgrades has no poll under way
 		p.waiting = false
 		c.releasePollLocked()
 		return nil, errRequest
@@ -158,8 +167,8 @@ func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	return frames, nil
 }
 
-// takePayloadLocked takes as many packets as fit in one payload, at least one. The close packet travels alone: clients act
-// on it before they have handled the messages that came with it.
+// takePayloadLocked takes as many packets as fit in one payload, at least one. The close packet
+// travels alone: clients act on it before they have handled the messages that came with it.
 func (c *Conn) takePayloadLocked(p *poll) []*Frame {
 	n, size := 0, -1 // the first has no separator
 	for _, f := range c.out.frames {
@@ -174,7 +183,8 @@ func (c *Conn) takePayloadLocked(p *poll) []*Frame {
 	return frames
 }
 
-// polledLocked ends a poll. A session whose answer could not be written is over: what was taken may be lost.
+// polledLocked ends a poll. A session whose answer could not be written is over: what was taken may
+// be lost.
 func (c *Conn) polledLocked(p *poll, err error) {
 	p.writing = false
 	taken := p.taken
@@ -184,9 +194,9 @@ func (c *Conn) polledLocked(p *poll, err error) {
 		c.srv.count.buffered.Add(-int64(taken))
 	}
 	switch {
-	case err != nil && (taken > 0 || !c.ws):
+	case err != nil && (taken > 0 || c.on != webSocket):
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.ws:
+	case c.on == webSocket:
 		if p.corks {
 			p.corks = false
 			c.uncorkLocked()
@@ -225,8 +235,9 @@ func answerPoll(w http.ResponseWriter, frames []*Frame, timeout time.Duration) e
 	return err // net/http lifts the deadline before the connection's next request
 }
 
-// flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush does not say. The
-// request's context would not do: a client may close its connection as soon as it has the whole answer.
+// flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush
+// does not say. The request's context would not do: a client may close its connection as soon as it
+// has the whole answer.
 func flush(w http.ResponseWriter) error {
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -243,13 +254,13 @@ func flush(w http.ResponseWriter) error {
 	}
 }
 
-// endPolling is the goroutine of a polling session that ends: it tells the handler, once no POST is calling it, and waits
-// for the client to come for the close packet.
+// endPolling is the goroutine of a polling session that ends: it tells the handler, once no POST is
+// calling it, and waits for the client to come for the close packet.
 func (c *Conn) endPolling() {
 	c.mu.Lock()
 	p := c.poll
 	var quiet chan struct{}
-	if p.dispatching {
+	if p.post == dispatching {
 		quiet = make(chan struct{})
 		p.quiet = quiet
 	}
@@ -277,8 +288,8 @@ func (c *Conn) endPolling() {
 	c.srv.forget(c)
 }
 
-// lingerWhileComing waits while the client comes for what is queued, at the latest after each grace. Shutdown's context is
-// the bound of it all.
+// lingerWhileComing waits while the client comes for what is queued, at the latest after each
+// grace. Shutdown's context is the bound of it all.
 func (c *Conn) lingerWhileComing(p *poll, grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

@@ -187,7 +187,7 @@ func TestOverlappingPostsEndTheSession(t *testing.T) {
 	eventually(t, "POST under way", func() bool {
 		rec.mu.Lock()
 		defer rec.mu.Unlock()
-		return rec.poll.posting
+		return rec.poll.post != noPost
 	})
 	s.post(t, sid, "4other").want(t, 400, `{"code":3,"message":"Bad request"}`)
 	rec.wantClosed(t, ReasonTransportError)
@@ -198,8 +198,8 @@ func TestOverlappingPostsEndTheSession(t *testing.T) {
 	}
 }
 
-// A client may send its next poll as soon as it has the last answer: that is no overlap, however late the first handler
-// returns.
+// A client may send its next poll as soon as it has the last answer: that is no overlap, however
+// late the first handler returns.
 func TestPollRightBehindTheLastAnswerIsNoOverlap(t *testing.T) {
 	s := newTestServer(t, Config{})
 	const n = 2000
@@ -253,7 +253,7 @@ func TestAbortedPostEndsTheSession(t *testing.T) {
 	eventually(t, "POST under way", func() bool {
 		rec.mu.Lock()
 		defer rec.mu.Unlock()
-		return rec.poll.posting
+		return rec.poll.post != noPost
 	})
 	nc.Close()
 	rec.wantClosed(t, ReasonTransportError)

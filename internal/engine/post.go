@@ -15,15 +15,15 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	p := c.poll
 	var why *refusal
 	switch {
-	case c.ws:
+	case c.on == webSocket:
 		why = errRequest
 	case c.state == stateDead || c.departed:
 		why = errSession
-	case p.posting: // packets would come out of order
+	case p.post != noPost: // packets would come out of order
 		c.endLocked(ReasonTransportError, 0, abruptly)
 		why = errRequest
 	default:
-		p.posting = true
+		p.post = receiving
 	}
 	c.mu.Unlock()
 	if why != nil {
@@ -43,12 +43,12 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	case why != nil:
 		// A hole in the client's stream; it gives the session up too.
 		c.endLocked(ReasonTransportError, 0, abruptly)
-	case c.state == stateOpen:
-		p.dispatching = true
-		// default: the client has yet to come for what is queued before the close packet, and would give up over a refusal of
-		// its pongs. What it sends is of no use any more.
+	case c.live():
+		p.post = dispatching
+		// default: the client has yet to come for what is queued before the close packet, and would
+		// give up over a refusal of its pongs. What it sends is of no use any more.
 	}
-	dispatch := p.dispatching
+	dispatch := p.post == dispatching
 	c.mu.Unlock()
 	if dispatch {
 		why = c.dispatch(body.b)
@@ -56,7 +56,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 
 	// Before the answer, which the client may follow up at once.
 	c.mu.Lock()
-	p.posting, p.dispatching = false, false
+	p.post = noPost
 	if p.quiet != nil {
 		close(p.quiet)
 		p.quiet = nil
@@ -73,7 +73,8 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	w.Write([]byte("ok"))
 }
 
-// readBody reads a POST's body, bounded in size, memory and time, and no longer than the session lives.
+// readBody reads a POST's body, bounded in size, memory and time, and no longer than the session
+// lives.
 func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *buffer) *refusal {
 	cfg := &c.srv.cfg
 	limit := cfg.MaxPayload
@@ -85,7 +86,7 @@ func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *b
 	}
 	rc := http.NewResponseController(w)
 	c.mu.Lock()
-	if c.state == stateDead { // nobody would end the reading
+	if c.state == stateDead { // die has been called already
 		c.mu.Unlock()
 		return errSession
 	}
@@ -112,7 +113,8 @@ func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *b
 	}
 }
 
-// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left to workers.
+// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left
+// to runners.
 func (c *Conn) dispatch(payload []byte) *refusal {
 	if !utf8.Valid(payload) {
 		return c.malformed()
@@ -127,7 +129,7 @@ func (c *Conn) dispatch(payload []byte) *refusal {
 			return false
 		}
 		if rest := k.do(); rest != nil {
-			c.srv.workers.start(c, rest)
+			c.srv.runners.start(c, rest)
 		}
 		return true
 	})

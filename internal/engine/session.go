@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// read is the goroutine of a websocket session: it takes everything in and, when that ends, ends the session. Its stack
-// must stay at the 2 kB it starts with, so what is deep goes to a worker.
+// read is the goroutine of a websocket session: it takes everything in and, when that ends, ends
+// the session. Its stack must stay at the 2 kB it starts with, so what is deep goes to a runner.
 func (c *Conn) read() {
 	for {
 		op, data, err := c.in.next(c.srv.cfg.MaxPayload)
@@ -25,7 +25,7 @@ func (c *Conn) read() {
 func (c *Conn) readFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return // a passed deadline is how endLocked wakes the reader
 	}
 	var broken *violation
@@ -36,14 +36,15 @@ func (c *Conn) readFailed(err error) {
 	c.endLocked(ReasonTransportClose, 0, abruptly)
 }
 
-// violatedLocked ends a session whose client broke the protocol. A websocket client is told its close code.
+// violatedLocked ends a session whose client broke the protocol. A websocket client is told its
+// close code.
 func (c *Conn) violatedLocked(code uint16) {
-	if c.state != stateOpen {
+	if !c.live() {
 		return
 	}
 	c.srv.count.protocol.Add(1)
 	how := politely
-	if !c.ws {
+	if c.on != webSocket {
 		how = abruptly
 	}
 	c.endLocked(ReasonParseError, code, how)
@@ -57,7 +58,7 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 	case opPing:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.state == stateOpen && c.sendLocked(newFrame(opPong, data, nil)) == nil
+		return c.live() && c.sendLocked(newFrame(opPong, data, nil)) == nil
 	case opClose:
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -72,17 +73,17 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 	}
 	k, ok := c.packet(data, op == opBinary)
 	if ok && k.kind != callNothing {
-		c.srv.workers.run(k)
+		c.srv.runners.run(k)
 	}
 	return ok
 }
 
-// packet judges one Engine.IO packet of an open session and returns the handler call that it asks for. False means that the
-// session is over, by this packet or before it.
+// packet judges one Engine.IO packet of an open session and returns the handler call that it asks
+// for. False means that the session is over, by this packet or before it.
 func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != stateOpen {
+	if !c.live() {
 		return call{}, false
 	}
 	c.srv.count.packetsIn.Add(1)
@@ -99,7 +100,7 @@ func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 				return call{conn: c, kind: callPong, seq: seq}, true
 			}
 		case packetClose:
-			c.departed = !c.ws
+			c.departed = c.on != webSocket
 			c.endLocked(ReasonTransportClose, closeNormal, politely)
 			return call{}, false
 		}
@@ -109,25 +110,27 @@ func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 	return call{}, false
 }
 
-// endWebSocket tells the handler that a websocket session is over, gives the peer time to take in the end of the
-// connection, and closes the descriptor.
+// endWebSocket tells the handler that a websocket session is over, gives the peer time to take in
+// the end of the connection, and closes the descriptor.
 func (c *Conn) endWebSocket() {
 	c.in.free()
 	c.ended()
 
 	c.mu.Lock()
 	nc := c.nc
-	wait := c.state == stateClosing && nc != nil && !(c.flushed && c.departed)
+	flushed := c.state == stateFlushed
+	wait := nc != nil && (c.state == stateClosing || flushed && !c.departed)
 	if wait {
 		c.lingers = true
 		grace := c.srv.cfg.WriteTimeout
-		if c.flushed {
+		if flushed {
 			grace = closeGrace
 		}
 		nc.SetReadDeadline(time.Now().Add(grace))
 	}
 	c.mu.Unlock()
-	// Closing with unread input would make the kernel reset the connection, and the client lose the close frame.
+	// Closing with unread input would make the kernel reset the connection, and the client lose the
+	// close frame.
 	for wait {
 		_, err := nc.Read(c.in.buf[:])
 		wait = err == nil
@@ -141,6 +144,6 @@ func (c *Conn) endWebSocket() {
 
 // ended tells the handler. It is called once a session, when no other call is being made.
 func (c *Conn) ended() {
-	c.srv.workers.run(call{conn: c, kind: callClosed})
+	c.srv.runners.run(call{conn: c, kind: callClosed})
 	c.srv.cfg.Logger.Debug("engine: session ended", "remote", c.remote, "reason", c.reason)
 }

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// probe serves the websocket handshake of a session that exists. One session has one probe at a time, and upgrades once;
-// any other websocket is accepted and closed, as the reference server does.
+// probe serves the websocket handshake of a session that exists. One session has one probe at a
+// time, and upgrades once; any other websocket is accepted and closed, as the reference server
+// does.
 func (s *Server) probe(w http.ResponseWriter, accept string, c *Conn) {
 	if !s.track() {
 		s.reject(w, errUnavailable)
@@ -23,10 +24,10 @@ func (s *Server) probe(w http.ResponseWriter, accept string, c *Conn) {
 	nc.SetDeadline(time.Now().Add(s.cfg.UpgradeTimeout))
 
 	c.mu.Lock()
-	free := c.state == stateOpen && !c.ws && !c.upgrading
+	free := c.state == stateOpen && c.on == polling
 	if free {
-		c.upgrading = true
-		c.nc = nc // endLocked closes it, nobody else uses it before the upgrade
+		c.on = probing
+		c.nc = nc // for endLocked, which closes it; else it is the probe's until the upgrade
 	}
 	c.mu.Unlock()
 	response := switching(w.Header(), accept)
@@ -56,7 +57,8 @@ func (s *Server) turnAway(nc net.Conn, response []byte) {
 	}
 }
 
-// upgrade is the goroutine of a probe. When the client completes it, it becomes that of the websocket session.
+// upgrade is the goroutine of a probe. When the client completes it, it becomes that of the
+// websocket session.
 func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	defer c.srv.wg.Done()
 	code, ok := c.probing(nc, response)
@@ -68,8 +70,8 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	c.srv.count.upgradeFail.Add(1)
 	c.in.free()
 	c.mu.Lock()
-	if c.upgrading {
-		c.upgrading, c.probed, c.nc = false, false, nil
+	if c.on != webSocket {
+		c.on, c.nc = polling, nil
 		c.leaveLocked()
 	}
 	c.mu.Unlock()
@@ -78,12 +80,13 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	nc.Close()
 }
 
-// probing talks to the client until the upgrade packet, within the deadline that nc has; else it returns the close code.
+// probing talks to the client until the upgrade packet, within the deadline that nc has; else it
+// returns the close code.
 func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	if _, err := nc.Write(response); err != nil {
 		return closeNormal, false
 	}
-	for probed := false; ; {
+	for answered := false; ; {
 		op, data, err := c.in.next(maxControl)
 		var broken *violation
 		if errors.As(err, &broken) {
@@ -97,11 +100,13 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 				return closeNormal, false
 			}
 		case op == opPong:
-		case op == opText && string(data) == "2probe" && !probed:
-			probed = true
+		case op == opText && string(data) == "2probe" && !answered:
+			answered = true
 			c.mu.Lock()
-			c.probed = c.state == stateOpen // before the client can know
-			ended := !c.probed
+			ended := !c.live()
+			if !ended {
+				c.on = probed // before the client can know
+			}
 			c.mu.Unlock()
 			if ended {
 				return closeNormal, false
@@ -110,12 +115,12 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 				return closeNormal, false
 			}
 			c.mu.Lock()
-			if c.upgrading && c.state == stateOpen {
+			if c.live() {
 				c.poll.release = c.poll.waiting
 				c.poll.notify()
 			}
 			c.mu.Unlock()
-		case op == opText && string(data) == "5" && probed:
+		case op == opText && string(data) == "5" && answered:
 			return closeNormal, c.switchTransport(nc)
 		case op == opClose:
 			return closeNormal, false
@@ -125,28 +130,30 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	}
 }
 
-// switchTransport makes the probe's websocket the session's transport. A client that upgrades has had the answer to its last
-// poll, so everything still queued follows it on the websocket, in order.
+// switchTransport makes the probe's websocket the session's transport. A client that upgrades has
+// had the answer to its last poll, so everything still queued follows it on the websocket, in
+// order.
 func (c *Conn) switchTransport(nc net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.poll
-	if c.state != stateOpen {
+	if !c.live() {
 		return false
 	}
-	if p.posting {
+	if p.post != noPost {
 		// Its packets and the websocket's would mix.
 		c.violatedLocked(closeProtocol)
 		return false
 	}
-	c.ws, c.upgrading, c.probed = true, false, false
+	c.on = webSocket
 	c.srv.count.polling.Add(-1)
 	c.srv.count.websocket.Add(1)
 	c.srv.count.upgrades.Add(1)
 	nc.SetDeadline(time.Time{})
 	c.fd, c.direct = c.srv.descriptor(nc)
 	if p.writing {
-		// The client has the answer, but its handler has not heard so yet. What was taken goes out before what was not.
+		// The client has the answer, but its handler has not heard so yet. What was taken goes out
+		// before what was not.
 		p.corks = true
 		c.corked++
 	}

@@ -1,10 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"strings"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -67,61 +67,38 @@ var (
 
 // reader takes websocket frames apart. It belongs to one goroutine.
 //
-// An idle connection waits with the small buffer only; what does not fit into it is read into pooled memory that grows as
-// bytes arrive, never as a header promises.
+// An idle connection waits with the small buffer only; what does not fit into it is read into
+// pooled memory that grows as bytes arrive, never as a header promises.
 type reader struct {
-	src     io.Reader
-	opening *opening // nil once it is over
-	long    *buffer  // the last message or control frame, when it did not fit in buf
-	part    *buffer  // the fragments so far of the message being received; nil between messages
-	op      opcode   // of part
-	r, w    uint8    // buf[r:w] is unread
-	buf     [46]byte
+	src  io.Reader
+	long *buffer // the last message or control frame, when it did not fit in buf
+	part *buffer // the fragments so far of the message being received; nil between messages
+	op   opcode  // of part
+	r, w uint8   // buf[r:w] is unread
+	buf  [46]byte
 }
 
 // reset prepares the reader for a connection of which early has been read already; it is copied.
 func (rd *reader) reset(src io.Reader, early []byte) {
-	o := openings.Get().(*opening)
-	o.unread = append(o.room[:0], early...)
-	*rd = reader{src: src, opening: o}
+	*rd = reader{src: src}
+	if len(early) > 0 {
+		rd.src = &readAhead{rd, src, bytes.Clone(early)}
+	}
 }
 
-// opening is what a reader reads into at first. The first message brings a token and is longer than the small buffer; this
-// takes it with one system call.
-type opening struct {
+// readAhead gives a reader what was read ahead of it, then the connection.
+type readAhead struct {
+	rd     *reader
+	src    io.Reader
 	unread []byte
-	room   [512]byte
 }
 
-var openings = sync.Pool{New: func() any { return new(opening) }}
-
-// open waits for the first bytes of a connection.
-func (rd *reader) open() error {
-	o := rd.opening
-	n, err := rd.src.Read(o.room[:])
-	if o.unread = o.room[:n]; n > 0 {
-		return nil
+func (a *readAhead) Read(p []byte) (int, error) {
+	n := copy(p, a.unread)
+	if a.unread = a.unread[n:]; len(a.unread) == 0 {
+		a.rd.src = a.src
 	}
-	return err
-}
-
-// take gives what the opening still has. When that is all, the opening is over.
-func (rd *reader) take(p []byte) int {
-	o := rd.opening
-	n := copy(p, o.unread)
-	if o.unread = o.unread[n:]; len(o.unread) == 0 {
-		rd.opened()
-	}
-	return n
-}
-
-// opened ends the opening, if it is not over.
-func (rd *reader) opened() {
-	if o := rd.opening; o != nil {
-		o.unread = nil
-		openings.Put(o)
-		rd.opening = nil
-	}
+	return n, nil
 }
 
 // free gives pooled memory back.
@@ -129,19 +106,14 @@ func (rd *reader) free() {
 	rd.long.free()
 	rd.part.free()
 	rd.long, rd.part = nil, nil
-	rd.opened()
 }
 
-// next returns the next whole message (opText, opBinary) or control frame. data is valid until the next call. A message of
-// more than limit bytes is refused when its header tells, before there is memory for it.
+// next returns the next whole message (opText, opBinary) or control frame. data is valid until the
+// next call. A message of more than limit bytes is refused when its header tells, before there is
+// memory for it.
 func (rd *reader) next(limit int) (op opcode, data []byte, err error) {
 	rd.long.free()
 	rd.long = nil
-	if rd.opening != nil && len(rd.opening.unread) == 0 {
-		if err := rd.open(); err != nil {
-			return 0, nil, err
-		}
-	}
 	for {
 		if err := rd.need(2); err != nil {
 			return 0, nil, err
@@ -247,10 +219,6 @@ func (rd *reader) need(n int) error {
 		if rd.r == rd.w {
 			rd.r, rd.w = 0, 0
 		}
-		if rd.opening != nil {
-			rd.w += uint8(rd.take(rd.buf[rd.w:]))
-			continue
-		}
 		got, err := rd.src.Read(rd.buf[rd.w:])
 		rd.w += uint8(got)
 		if err != nil && int(rd.w-rd.r) < n {
@@ -283,9 +251,6 @@ func (rd *reader) append(dst *buffer, n int, mask [4]byte) error {
 		room := dst.room(n)
 		got := copy(room, rd.buf[rd.r:rd.w])
 		rd.r += uint8(got)
-		if got == 0 && rd.opening != nil {
-			got = rd.take(room)
-		}
 		if got == 0 {
 			var err error
 			if got, err = rd.src.Read(room); got == 0 && err != nil {
@@ -334,7 +299,8 @@ func peerClose(payload []byte) (uint16, *violation) {
 	return code, nil
 }
 
-// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to what fits.
+// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to
+// what fits.
 func closingFrame(code uint16, reason string) *Frame {
 	if code == closeNoStatus {
 		return newFrame(opClose, nil, nil)

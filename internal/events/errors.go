@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// The codes of an [Error]. They are part of the contract with workers: a code
-// is never renamed and never changes its meaning.
+// The codes with which this package refuses. They are part of the contract with workers: a code is never
+// renamed and never changes its meaning.
 const (
 	CodeInvalidJSON           = "invalid_json"            // the body is not one JSON value of the documented shape
 	CodeInvalidUTF8           = "invalid_utf8"            // a string holds bytes that are not UTF-8
@@ -27,13 +27,16 @@ const (
 	CodeBatchTooLarge         = "batch_too_large"         // a batch has more items than allowed
 )
 
-// Error says why something a worker sent was refused. All of it is safe to
-// show to that worker: it quotes at most a short piece of the worker's own
-// field names and never a value.
+// Error is every refusal that a worker or a client is told: an event's, a call's, a token's, a packet's.
+// HTTP answers it as a problem, CONNECT_ERROR and acks as {code, message}. Whoever refuses names the
+// codes, here or in a package of its own; they are stable.
+//
+// All of it is safe to show to whoever sent what was refused: it quotes at most a short piece of their
+// own field names and never a value.
 type Error struct {
-	Code   string // one of the Code constants
-	Detail string // one sentence for a person
-	Field  string // path of the offending member, such as "data.jobId"; "" for the body as a whole
+	Code   string
+	Detail string // one sentence for a person; may change
+	Field  string // path of the offending member, such as "data.jobId"; "" for the whole
 }
 
 // Error is the detail, after the field when there is one.

@@ -47,7 +47,6 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-
 // A transient event has no id to end its packet with, so no worker may send
 // one: its data could be a string, which clients take for a recovery offset.
 func TestWorkersCannotSendTransientEvents(t *testing.T) {

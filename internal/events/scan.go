@@ -5,16 +5,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how many arrays and objects of an event may be open at once,
-// the event's own object included.
+// MaxDepth is how many arrays and objects of an event may be open at once, the event's own object
+// included.
 const MaxDepth = 64
 
 // scanner walks over one JSON text (RFC 8259) once and decodes nothing.
 //
-// It tells two kinds of trouble apart. A text that is not JSON ends the walk:
-// methods return false and fatal says why. Everything else (bytes that are
-// not UTF-8, a member nobody knows) is kept in fault and the walk goes on, so
-// that a bad item of a batch has a known end and fails alone.
+// It tells two kinds of trouble apart. A text that is not JSON ends the walk: methods return false
+// and fatal says why. Everything else (bytes that are not UTF-8, an unknown member) is kept in
+// fault and the walk goes on, so that a bad item of a batch has a known end and fails alone.
 type scanner struct {
 	src   []byte
 	pos   int
@@ -33,6 +32,14 @@ func (s *scanner) note(err *Error) {
 	if s.fault == nil {
 		s.fault = err
 	}
+}
+
+// found is what was noted, as an error.
+func (s *scanner) found() error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault
 }
 
 // broken ends the walk at the current position.
@@ -107,9 +114,8 @@ func (s *scanner) value(depth int) (span, bool) {
 	return span{start, s.pos}, ok
 }
 
-// object walks over the object that begins at the current position. member,
-// when not nil, is called with each key, quotes included, and must walk over
-// the value that follows.
+// object walks over the object that begins at the current position. member, when not nil, is called
+// with each key, quotes included, and must walk over the value that follows.
 func (s *scanner) object(depth int, member func(key []byte) bool) bool {
 	if depth >= MaxDepth {
 		return s.tooDeep()
@@ -181,8 +187,8 @@ func (s *scanner) array(depth int, element func() bool) bool {
 	}
 }
 
-// tooDeep walks over a container by counting brackets only. What is inside is
-// refused anyway; it only matters where it ends.
+// tooDeep walks over a container by counting brackets only. What is inside is refused anyway; it
+// only matters where it ends.
 func (s *scanner) tooDeep() bool {
 	s.note(refuse(CodeTooDeep, "", "nested deeper than %d levels", MaxDepth))
 	open := 0
@@ -237,8 +243,7 @@ func (s *scanner) str() bool {
 	return s.broken()
 }
 
-// escapeLen is the length of the escape sequence at the start of b, 0 when it
-// is none.
+// escapeLen is the length of the escape sequence at the start of b, 0 when it is none.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -321,9 +326,9 @@ func (s *scanner) literal(word string) bool {
 	return true
 }
 
-// unquote decodes a string that str has walked over. It reports false for a
-// surrogate without its other half: there is no UTF-8 for it, and replacing
-// it would give two different ids the same spelling.
+// unquote decodes a string that str has walked over. It reports false for a surrogate without its
+// other half: there is no UTF-8 for it, and replacing it would give two different ids the same
+// spelling.
 func unquote(quoted []byte) (string, bool) {
 	body := quoted[1 : len(quoted)-1]
 	first := 0

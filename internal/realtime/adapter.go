@@ -23,8 +23,9 @@ func (b adapterBuilder) New(namespace socket.Namespace) socket.Adapter {
 	return a
 }
 
-// adapter lets the library's API (io.To(room).Emit and the like) work on the hub's rooms. The sessions enter and leave their
-// rooms without it. In the library's terms the own room of a socket is named like its id; the index does not keep those.
+// adapter lets the library's API (io.To(room).Emit and the like) work on the hub's rooms. The
+// sessions enter and leave their rooms without it. In the library's terms the own room of a socket
+// is named like its id; the index does not keep those.
 type adapter struct {
 	socket.Adapter // what a single node has no use for
 	hub            *Hub
@@ -33,7 +34,8 @@ type adapter struct {
 
 var errNoAcks = errors.New("realtime: the server asks for no acks")
 
-// session returns the session of a library socket, nil when there is none, or it has not had its CONNECT reply.
+// session returns the session of a library socket, nil when there is none, or it has not had its
+// CONNECT reply.
 func (a *adapter) session(id socket.SocketId) *Session {
 	sock, ok := a.sockets.Load(id)
 	if !ok {
@@ -86,12 +88,13 @@ func (a *adapter) Broadcast(p *parser.Packet, options *socket.BroadcastOptions) 
 	}
 }
 
-// BroadcastWithAck reports that nobody will answer.
+// BroadcastWithAck reports that there will be no acks.
 func (a *adapter) BroadcastWithAck(_ *parser.Packet, _ *socket.BroadcastOptions, count func(uint64), ack socket.Ack) {
 	ack(nil, errNoAcks)
 }
 
-// selected returns the sessions in any of the rooms, all of them when none is named, without those in an excepted room.
+// selected returns the sessions in any of the rooms, all of them when none is named, without those
+// in an excepted room.
 func (a *adapter) selected(options *socket.BroadcastOptions) []*Session {
 	var rooms, except *types.Set[socket.Room]
 	if options != nil {
@@ -196,15 +199,16 @@ func (a *adapter) DelSockets(options *socket.BroadcastOptions, rooms []socket.Ro
 	}
 }
 
-// DisconnectSockets ends the selected sockets, and with them their connections: each has one namespace only.
+// DisconnectSockets ends the selected sockets, and with them their connections: each has one
+// namespace only.
 func (a *adapter) DisconnectSockets(options *socket.BroadcastOptions, _ bool) {
 	for _, s := range a.selected(options) {
 		s.disconnect(nil)
 	}
 }
 
-// PersistSession keeps nothing, and RestoreSession finds nothing: recovery is stateless and delivery's, after the token
-// was verified.
+// PersistSession keeps nothing, and RestoreSession finds nothing: recovery is stateless and
+// delivery's, after the token was verified.
 func (a *adapter) PersistSession(*socket.SessionToPersist) {}
 
 // RestoreSession answers that there is no such session.

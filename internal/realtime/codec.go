@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
-	"unicode/utf8"
+
+	"jobwire/internal/events"
 )
 
 // The types of Socket.IO packets, protocol 5, as they stand on the wire.
@@ -21,19 +22,19 @@ const (
 	packetBinaryAck    packetType = '6'
 )
 
-// Limits of what a client may send in one packet. Its bytes are bounded by the engine's MaxPayload.
+// Limits of what a client may send in one packet. The bytes of its text are bounded by the engine's
+// MaxPayload.
 const (
-	maxAttachments  = 8           // binary attachments
-	maxNamespaceLen = 255         // bytes, the slash included
-	maxAckID        = 1<<53 - 1   // what a JavaScript client can count up to
-	maxArgs         = 128         // elements of an event's or an ack's array
-	maxDepth        = 64          // arrays and objects open at once
-	maxDigits       = len("9007") // digits of an attachment count, so that it cannot overflow
+	maxAttachments     = 8       // binary attachments; one digit
+	maxAttachmentBytes = 1 << 20 // of all attachments of a packet
+	maxNamespaceLen    = 255     // bytes, the slash included
+	maxAckIDBits       = 53      // what a JavaScript client can count up to
+	maxArgs            = 128     // elements of an event's or an ack's array
 )
 
 const mainNamespace = "/"
 
-// packet is one decoded Socket.IO packet. It owns its bytes.
+// packet is one decoded Socket.IO packet.
 type packet struct {
 	kind      packetType
 	namespace string
@@ -50,28 +51,24 @@ type packet struct {
 // isBinary reports whether attachments follow a packet of this type.
 func (t packetType) isBinary() bool { return t == packetBinaryEvent || t == packetBinaryAck }
 
-// What a packet can be refused for. The text is for logs; the wire only sees the connection close.
+// What a packet can be refused for, beside its JSON. The text is for logs; the wire only sees the
+// connection close.
 var (
 	errEmpty        = errors.New("empty packet")
 	errType         = errors.New("unknown packet type")
 	errServerOnly   = errors.New("packet type is the server's")
-	errUTF8         = errors.New("not valid UTF-8")
 	errAttachments  = errors.New("invalid attachment count")
 	errNamespace    = errors.New("invalid namespace name")
 	errAckID        = errors.New("invalid ack id")
 	errPayload      = errors.New("payload does not fit the packet type")
-	errJSON         = errors.New("payload is not JSON")
-	errDepth        = errors.New("payload is nested too deeply")
-	errArgs         = errors.New("too many arguments")
 	errReserved     = errors.New("reserved event name")
-	errPlaceholder  = errors.New("placeholder without its attachment")
 	errInterleaved  = errors.New("text while attachments are missing")
 	errUnexpected   = errors.New("attachment without a packet")
 	errAttachedSize = errors.New("attachments are too large")
 )
 
-// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>].
-// data is copied where the packet needs it.
+// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]. The
+// engine has made sure that it is UTF-8. The packet shares data.
 func decode(data []byte) (packet, error) {
 	if len(data) == 0 {
 		return packet{}, errEmpty
@@ -83,17 +80,12 @@ func decode(data []byte) (packet, error) {
 	if p.kind == packetConnectError {
 		return packet{}, errServerOnly
 	}
-	if !utf8.Valid(data) {
-		return packet{}, errUTF8
-	}
 	rest := data[1:]
 	if p.kind.isBinary() {
-		count, after, ok := bytes.Cut(rest, []byte{'-'})
-		n, plain := decimal(count, maxDigits)
-		if !ok || !plain || n > maxAttachments {
+		if len(rest) < 2 || rest[0] < '0' || rest[0] > '0'+maxAttachments || rest[1] != '-' {
 			return packet{}, errAttachments
 		}
-		p.missing, rest = int(n), after
+		p.missing, rest = int(rest[0]-'0'), rest[2:]
 	}
 	if len(rest) > 0 && rest[0] == '/' {
 		name, after, _ := bytes.Cut(rest, []byte{','}) // a packet may end with its namespace
@@ -107,8 +99,8 @@ func decode(data []byte) (packet, error) {
 		digits++
 	}
 	if digits > 0 {
-		id, ok := decimal(rest[:digits], len("9007199254740991"))
-		if !ok || id > maxAckID {
+		id, err := strconv.ParseUint(string(rest[:digits]), 10, maxAckIDBits)
+		if err != nil || digits > 1 && rest[0] == '0' {
 			return packet{}, errAckID
 		}
 		p.id, p.hasID, rest = id, true, rest[digits:]
@@ -119,22 +111,7 @@ func decode(data []byte) (packet, error) {
 	return p, nil
 }
 
-// decimal reads a number without sign and without leading zeros.
-func decimal(digits []byte, limit int) (uint64, bool) {
-	if len(digits) == 0 || len(digits) > limit || digits[0] == '0' && len(digits) > 1 {
-		return 0, false
-	}
-	var n uint64
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n, true
-}
-
-// setPayload checks the JSON part against the form that the packet's type asks for, and keeps a copy.
+// setPayload checks the JSON part against the form that the packet's type asks for, and keeps it.
 func (p *packet) setPayload(text []byte) error {
 	switch p.kind {
 	case packetConnect:
@@ -144,10 +121,10 @@ func (p *packet) setPayload(text []byte) error {
 		if len(text) == 0 {
 			return nil
 		}
-		if err := checkJSON(text); err != nil {
+		if err := events.CheckJSON(text); err != nil {
 			return err
 		}
-		p.payload = bytes.Clone(text)
+		p.payload = text
 		return nil
 	case packetDisconnect:
 		if p.hasID || len(text) > 0 {
@@ -158,15 +135,9 @@ func (p *packet) setPayload(text []byte) error {
 	if len(text) == 0 || text[0] != '[' {
 		return errPayload
 	}
-	array := bytes.Clone(text)
-	args, err := splitArray(array)
+	args, err := events.SplitArray(text, maxArgs)
 	if err != nil {
 		return err
-	}
-	if p.kind.isBinary() {
-		if err := checkPlaceholders(array, p.missing); err != nil {
-			return err
-		}
 	}
 	if p.kind == packetAck || p.kind == packetBinaryAck {
 		if !p.hasID {
@@ -175,8 +146,8 @@ func (p *packet) setPayload(text []byte) error {
 		p.args = args
 		return nil
 	}
-	// An event: the array is not empty and begins with the name. Names are strings here; JavaScript's parser would take a
-	// number too, but no client API can send one.
+	// An event: the array is not empty and begins with the name. Names are strings here;
+	// JavaScript's parser would take a number too, but no client API can send one.
 	if len(args) == 0 || args[0][0] != '"' {
 		return errPayload
 	}
@@ -185,6 +156,13 @@ func (p *packet) setPayload(text []byte) error {
 		return errReserved
 	}
 	return nil
+}
+
+// unquote returns what a string of known JSON stands for; a lone surrogate becomes U+FFFD.
+func unquote(text json.RawMessage) string {
+	var s string
+	_ = json.Unmarshal(text, &s)
+	return s
 }
 
 // reservedEvent reports whether Socket.IO keeps the name for itself.
@@ -196,44 +174,43 @@ func reservedEvent(name string) bool {
 	return false
 }
 
-// decoder puts packets together: the text of a binary packet waits here for its attachments.
-// It is one pointer in an idle session.
+// decoder puts packets together: the text of a binary packet waits here for its attachments. It is
+// one pointer in an idle session.
 type decoder struct {
 	partial *packet
 }
 
-// text takes a text message. It returns the packet and true when that is complete.
-func (d *decoder) text(data []byte) (packet, bool, error) {
+// text takes a text message and returns its packet, which may be missing attachments.
+func (d *decoder) text(data []byte) (packet, error) {
 	if d.partial != nil {
-		return packet{}, false, errInterleaved
+		return packet{}, errInterleaved
 	}
 	p, err := decode(data)
-	if err != nil || p.missing == 0 {
-		return p, err == nil, err
+	if err == nil && p.missing > 0 {
+		partial := p
+		d.partial = &partial
 	}
-	d.partial = &p
-	return packet{}, false, nil
+	return p, err
 }
 
-// binary takes a binary message, which it keeps. limit bounds the attachments of one packet together, in bytes.
-func (d *decoder) binary(data []byte, limit int) (packet, bool, error) {
+// binary takes a binary message, which it keeps, and returns the packet that it belongs to.
+func (d *decoder) binary(data []byte) (packet, error) {
 	p := d.partial
 	if p == nil {
-		return packet{}, false, errUnexpected
+		return packet{}, errUnexpected
 	}
 	size := len(data)
 	for _, a := range p.attachments {
 		size += len(a)
 	}
-	if size > limit {
-		return packet{}, false, errAttachedSize
+	if size > maxAttachmentBytes {
+		return packet{}, errAttachedSize
 	}
 	p.attachments = append(p.attachments, data)
-	if p.missing--; p.missing > 0 {
-		return packet{}, false, nil
+	if p.missing--; p.missing == 0 {
+		d.partial = nil
 	}
-	d.partial = nil
-	return *p, true, nil
+	return *p, nil
 }
 
 // head is the part of a packet before its payload, which is appended to it.

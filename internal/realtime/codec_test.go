@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"jobwire/internal/events"
 )
 
 func TestDecodeAcceptsTheProtocolsExamples(t *testing.T) {
@@ -28,7 +30,7 @@ func TestDecodeAcceptsTheProtocolsExamples(t *testing.T) {
 		`20["foo"]`:                 id(packet{kind: packetEvent, namespace: "/", event: "foo", args: values()}, 0),
 		`3/admin,13["bar"]`:         id(packet{kind: packetAck, namespace: "/admin", args: values(`"bar"`)}, 13),
 		`31[]`:                      id(packet{kind: packetAck, namespace: "/", args: nil}, 1),
-		`29007199254740991["x"]`:    id(packet{kind: packetEvent, namespace: "/", event: "x", args: values()}, maxAckID),
+		`29007199254740991["x"]`:    id(packet{kind: packetEvent, namespace: "/", event: "x", args: values()}, 1<<53-1),
 		`51-["baz",{"_placeholder":true,"num":0}]`: {
 			kind: packetBinaryEvent, namespace: "/", event: "baz", missing: 1, args: values(`{"_placeholder":true,"num":0}`)},
 		`50-["baz"]`: {kind: packetBinaryEvent, namespace: "/", event: "baz", args: values()},
@@ -54,113 +56,100 @@ func values(v ...string) []json.RawMessage {
 	return all
 }
 
-func TestDecodeRefusesEverythingElse(t *testing.T) {
-	deep := strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)
-	for text, want := range map[string]error{
-		"":                                       errEmpty,
-		"7":                                      errType,
-		"abc":                                    errType,
-		"\x00":                                   errType,
-		`4{"message":"x"}`:                       errServerOnly,
-		"2[\"a\xff\"]":                           errUTF8,
-		"2":                                      errPayload,
-		"21":                                     errPayload,
-		"3":                                      errPayload,
-		"31":                                     errPayload,
-		"50-":                                    errPayload,
-		"5":                                      errAttachments,
-		"51":                                     errAttachments,
-		`5["a"]`:                                 errAttachments,
-		`5-["a"]`:                                errAttachments,
-		`5+1-["a"]`:                              errAttachments,
-		`501-["a"]`:                              errAttachments,
-		`59-["a"]`:                               errAttachments,
-		`599999999999999999999-["a"]`:            errAttachments,
-		`2{}`:                                    errPayload,
-		`2[]`:                                    errPayload,
-		`2 ["a"]`:                                errPayload,
-		`2[1]`:                                   errPayload,
-		`2[null]`:                                errPayload,
-		`2[["a"]]`:                               errPayload,
-		`2"a"`:                                   errPayload,
-		`2null`:                                  errPayload,
-		`2["a"`:                                  errJSON,
-		`2["a"]]`:                                errJSON,
-		`2["a"]x`:                                errJSON,
-		`2["a"],["b"]`:                           errJSON,
-		`2["a",]`:                                errJSON,
-		`2["a" "b"]`:                             errJSON,
-		`2["a",01]`:                              errJSON,
-		"2[\"a\nb\"]":                            errJSON,
-		`2["a\x"]`:                               errJSON,
-		`2abc["a"]`:                              errPayload,
-		`201["a"]`:                               errAckID,
-		`29007199254740992["a"]`:                 errAckID,
-		`299999999999999999999["a"]`:             errAckID,
-		`2-1["a"]`:                               errPayload,
-		`2["connect"]`:                           errReserved,
-		`2["connect_error"]`:                     errReserved,
-		`2["disconnect"]`:                        errReserved,
-		`2["disconnecting"]`:                     errReserved,
-		`2["newListener"]`:                       errReserved,
-		`2["removeListener"]`:                    errReserved,
-		`2["\u0063onnect"]`:                      errReserved,
-		`3["a"]`:                                 errAckID,
-		`31{}`:                                   errPayload,
-		`1{}`:                                    errPayload,
-		`11`:                                     errPayload,
-		`1[]`:                                    errPayload,
-		`0[]`:                                    errPayload,
-		`0"x"`:                                   errPayload,
-		`0null`:                                  errPayload,
-		`01{}`:                                   errPayload,
-		`0{`:                                     errJSON,
-		`0{}{}`:                                  errJSON,
-		`2["a",` + deep + `]`:                    errDepth,
-		`0{"a":` + deep + `}`:                    errDepth,
-		`2["a"` + strings.Repeat(",1", 128):      errArgs,
-		`0/` + strings.Repeat("n", 255):          errNamespace,
-		`51-["a",{"_placeholder":true}]`:         errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":1}]`: errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":-1}]`:                 errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":0.5}]`:                errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":"0"}]`:                errPlaceholder,
-		`51-["a",[{"x":{"num":3,"_placeholder":true}}]]`:          errPlaceholder,
-		`51-["a",{"\u005fplaceholder":true,"num":9}]`:             errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":0,"num":7}]`:          errPlaceholder,
-		`51-["a",{"_placeholder":true,"num":{"_placeholder":1}}]`: errPlaceholder,
-	} {
-		if p, err := decode([]byte(text)); !errors.Is(err, want) {
-			t.Errorf("%.60q: %v, want %v (%+v)", text, err, want, p)
-		}
-	}
-}
+// code stands for the *events.Error with that code.
+type code string
 
-func TestPlaceholdersMayStandAnywhere(t *testing.T) {
-	for _, text := range []string{
-		`52-["a",[{"x":{"_placeholder":true,"num":1}},{"_placeholder":true,"num":0}]]`,
-		`51-["a",{"_placeholder":false,"num":9}]`,
-		`51-["a",{"num":9}]`,
-		`51-["_placeholder",true,{"num":0,"_placeholder" : true}]`,
-		`51-["a",{"b":"_placeholder"}]`,
+func (c code) Error() string { return string(c) }
+
+func TestDecodeRefusesEverythingElse(t *testing.T) {
+	deep := strings.Repeat("[", events.MaxDepth) + strings.Repeat("]", events.MaxDepth)
+	for text, want := range map[string]error{
+		"":                                  errEmpty,
+		"7":                                 errType,
+		"abc":                               errType,
+		"\x00":                              errType,
+		`4{"message":"x"}`:                  errServerOnly,
+		"2[\"a\xff\"]":                      code(events.CodeInvalidUTF8),
+		"2":                                 errPayload,
+		"21":                                errPayload,
+		"3":                                 errPayload,
+		"31":                                errPayload,
+		"50-":                               errPayload,
+		"5":                                 errAttachments,
+		"51":                                errAttachments,
+		`5["a"]`:                            errAttachments,
+		`5-["a"]`:                           errAttachments,
+		`5+1-["a"]`:                         errAttachments,
+		`501-["a"]`:                         errAttachments,
+		`59-["a"]`:                          errAttachments,
+		`599999999999999999999-["a"]`:       errAttachments,
+		`2{}`:                               errPayload,
+		`2[]`:                               errPayload,
+		`2 ["a"]`:                           errPayload,
+		`2[1]`:                              errPayload,
+		`2[null]`:                           errPayload,
+		`2[["a"]]`:                          errPayload,
+		`2"a"`:                              errPayload,
+		`2null`:                             errPayload,
+		`2["a"`:                             code(events.CodeInvalidJSON),
+		`2["a"]]`:                           code(events.CodeInvalidJSON),
+		`2["a"]x`:                           code(events.CodeInvalidJSON),
+		`2["a"],["b"]`:                      code(events.CodeInvalidJSON),
+		`2["a",]`:                           code(events.CodeInvalidJSON),
+		`2["a" "b"]`:                        code(events.CodeInvalidJSON),
+		`2["a",01]`:                         code(events.CodeInvalidJSON),
+		"2[\"a\nb\"]":                       code(events.CodeInvalidJSON),
+		`2["a\x"]`:                          code(events.CodeInvalidJSON),
+		`2abc["a"]`:                         errPayload,
+		`201["a"]`:                          errAckID,
+		`29007199254740992["a"]`:            errAckID,
+		`299999999999999999999["a"]`:        errAckID,
+		`2-1["a"]`:                          errPayload,
+		`2["connect"]`:                      errReserved,
+		`2["connect_error"]`:                errReserved,
+		`2["disconnect"]`:                   errReserved,
+		`2["disconnecting"]`:                errReserved,
+		`2["newListener"]`:                  errReserved,
+		`2["removeListener"]`:               errReserved,
+		`2["\u0063onnect"]`:                 errReserved,
+		`3["a"]`:                            errAckID,
+		`31{}`:                              errPayload,
+		`1{}`:                               errPayload,
+		`11`:                                errPayload,
+		`1[]`:                               errPayload,
+		`0[]`:                               errPayload,
+		`0"x"`:                              errPayload,
+		`0null`:                             errPayload,
+		`01{}`:                              errPayload,
+		`0{`:                                code(events.CodeInvalidJSON),
+		`0{}{}`:                             code(events.CodeInvalidJSON),
+		`2["a",` + deep + `]`:               code(events.CodeTooDeep),
+		`0{"a":` + deep + `}`:               code(events.CodeTooDeep),
+		`2["a"` + strings.Repeat(",1", 128): code(events.CodeBatchTooLarge),
+		`0/` + strings.Repeat("n", 255):     errNamespace,
 	} {
-		if _, err := decode([]byte(text)); err != nil {
-			t.Errorf("%s: %v", text, err)
+		p, err := decode([]byte(text))
+		var refusal *events.Error
+		if errors.As(err, &refusal) {
+			err = code(refusal.Code)
+		}
+		if !errors.Is(err, want) {
+			t.Errorf("%.60q: %v, want %v (%+v)", text, err, want, p)
 		}
 	}
 }
 
 func TestDecoderPutsAttachmentsTogether(t *testing.T) {
 	var d decoder
-	if _, complete, err := d.text([]byte(`52-7["a",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]`)); complete || err != nil {
-		t.Fatal(complete, err)
+	p, err := d.text([]byte(`52-7["a",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]`))
+	if p.missing != 2 || err != nil {
+		t.Fatal(p, err)
 	}
-	if _, complete, err := d.binary([]byte{1, 2}, 4); complete || err != nil {
-		t.Fatal(complete, err)
+	if p, err = d.binary([]byte{1, 2}); p.missing != 1 || err != nil {
+		t.Fatal(p, err)
 	}
-	p, complete, err := d.binary([]byte{3, 4}, 4)
-	if !complete || err != nil {
-		t.Fatal(complete, err)
+	if p, err = d.binary([]byte{3, 4}); p.missing != 0 || err != nil {
+		t.Fatal(p, err)
 	}
 	if !reflect.DeepEqual(p.attachments, [][]byte{{1, 2}, {3, 4}}) || p.event != "a" || p.id != 7 || len(p.args) != 2 {
 		t.Errorf("%+v", p)
@@ -173,22 +162,22 @@ func TestDecoderPutsAttachmentsTogether(t *testing.T) {
 func TestDecoderRefusesAttachmentsOutOfPlace(t *testing.T) {
 	start := func() *decoder {
 		var d decoder
-		if _, _, err := d.text([]byte(`52-["a"]`)); err != nil {
+		if _, err := d.text([]byte(`52-["a"]`)); err != nil {
 			t.Fatal(err)
 		}
 		return &d
 	}
-	if _, _, err := new(decoder).binary([]byte{1}, 10); !errors.Is(err, errUnexpected) {
+	if _, err := new(decoder).binary([]byte{1}); !errors.Is(err, errUnexpected) {
 		t.Error(err)
 	}
-	if _, _, err := start().text([]byte(`2["b"]`)); !errors.Is(err, errInterleaved) {
+	if _, err := start().text([]byte(`2["b"]`)); !errors.Is(err, errInterleaved) {
 		t.Error(err)
 	}
 	d := start()
-	if _, _, err := d.binary(make([]byte, 6), 10); err != nil {
+	if _, err := d.binary(make([]byte, maxAttachmentBytes-1)); err != nil {
 		t.Error(err)
 	}
-	if _, _, err := d.binary(make([]byte, 5), 10); !errors.Is(err, errAttachedSize) {
+	if _, err := d.binary(make([]byte, 2)); !errors.Is(err, errAttachedSize) {
 		t.Error("the limit counts for one attachment only: ", err)
 	}
 }
@@ -267,46 +256,34 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly its attachments, within the
-// limit in bytes.
+// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly
+// its attachments, and nothing is kept of one that is complete or refused.
 func FuzzDecoder(f *testing.F) {
-	f.Add([]byte("52-[\"a\"]\x1ebxy\x1eb\x1e2[\"b\"]"), uint16(4))
-	f.Add([]byte("61-1[]\x1e2[\"b\"]"), uint16(4))
-	f.Add([]byte("bxy\x1e0"), uint16(4))
-	f.Add([]byte("58-[\"a\"]\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb"), uint16(0))
-	f.Fuzz(func(t *testing.T, script []byte, limit uint16) {
+	f.Add([]byte("52-[\"a\"]\x1ebxy\x1eb\x1e2[\"b\"]"))
+	f.Add([]byte("61-1[]\x1e2[\"b\"]"))
+	f.Add([]byte("bxy\x1e0"))
+	f.Add([]byte("58-[\"a\"]\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb\x1eb"))
+	f.Fuzz(func(t *testing.T, script []byte) {
 		var d decoder
-		want := 0
+		want, got := 0, 0
 		for _, message := range strings.Split(string(script), "\x1e") {
 			var p packet
-			var complete bool
 			var err error
 			if data, isBinary := strings.CutPrefix(message, "b"); isBinary {
-				p, complete, err = d.binary([]byte(data), int(limit))
+				p, err = d.binary([]byte(data))
+				got++
 			} else {
-				p, complete, err = d.text([]byte(message))
-				if d.partial != nil {
-					want = d.partial.missing
-				}
+				p, err = d.text([]byte(message))
+				want, got = p.missing, 0
 			}
 			if err != nil {
-				return // the gate closes the connection
+				return // the ingress closes the connection
 			}
-			if complete == (d.partial != nil) {
-				t.Fatalf("complete %v, partial %v", complete, d.partial)
+			if len(p.attachments) != got || got+p.missing != want || want > maxAttachments {
+				t.Fatalf("%d attachments of %d came: %+v", got, want, p)
 			}
-			if !complete {
-				continue
-			}
-			size := 0
-			for _, a := range p.attachments {
-				size += len(a)
-			}
-			if p.missing != 0 || size > int(limit) || len(p.attachments) > maxAttachments {
-				t.Fatalf("%+v", p)
-			}
-			if p.attachments != nil && len(p.attachments) != want {
-				t.Fatalf("%d attachments, want %d", len(p.attachments), want)
+			if (p.missing > 0) != (d.partial != nil) {
+				t.Fatalf("missing %d, partial %v", p.missing, d.partial)
 			}
 		}
 	})

@@ -25,8 +25,6 @@ type Config struct {
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
 	HandlerTimeout time.Duration
-	// MaxAttachmentBytes bounds the attachments of one binary packet together (1 MiB).
-	MaxAttachmentBytes int
 	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that it
 	// comes back with its offset (Engine.MaxQueue, at least 1 MiB).
 	MaxHeldBytes int
@@ -45,7 +43,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EventRate, 200)
 	setDefault(&c.EventBurst, 5_000)
 	setDefault(&c.HandlerTimeout, 10*time.Second)
-	setDefault(&c.MaxAttachmentBytes, 1<<20)
 	setDefault(&c.MaxHeldBytes, max(1<<20, c.Engine.MaxQueue))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -68,7 +65,7 @@ const (
 	closeGrace = time.Second
 	// maxForeignConnects is how many CONNECTs to other namespaces one connection may have answered.
 	maxForeignConnects = 3
-	// maxPending and maxPendingBytes bound what waits for a session's worker. A client that is faster is not read from.
+	// maxPending and maxPendingBytes bound what waits for a session's task. A client that is faster is not read from.
 	maxPending      = 256
 	maxPendingBytes = 256 << 10
 	// maxCorked is how many bytes Lifecycle.Connected may emit before they begin to leave, and the CONNECT reply with them. A
@@ -88,13 +85,6 @@ type Handshake struct {
 	RemoteAddr    string          // of the handshake request
 }
 
-// Refusal is an error with a stable code and a text that is safe to show. As an answer to a handshake it becomes
-// CONNECT_ERROR, as a handler's answer the ack {"error":{"code","message"}}.
-type Refusal struct{ Code, Message string }
-
-// Error is the code and the message.
-func (r *Refusal) Error() string { return r.Code + ": " + r.Message }
-
 // The codes that the hub itself answers with.
 const (
 	CodeTooManySockets = "too_many_sockets" // CONNECT_ERROR: Config.MaxSocketsPerUser
@@ -107,8 +97,8 @@ const (
 
 // Lifecycle is told what happens to sessions. Its methods are called without any lock held, for one session one at a time.
 type Lifecycle interface {
-	// Authenticate says who is connecting. An error that is a *Refusal or an *auth.Refusal is told to the client; any other
-	// is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
+	// Authenticate says who is connecting. An error that is an *events.Error is told to the client; any
+	// other is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
 	Authenticate(Handshake) (auth.Identity, error)
 	// Connected is called before the client can see its CONNECT reply. What it emits, up to 16 KiB, follows that reply in the
 	// same write. It may take long, for a replay: the client's events wait until it has returned. ctx ends with the session.

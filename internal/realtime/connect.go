@@ -13,11 +13,11 @@ import (
 	"github.com/zishang520/socket.io-go-parser/v2/parser"
 	"github.com/zishang520/socket.io/v2/socket"
 
-	"jobwire/internal/auth"
 	"jobwire/internal/engine"
+	"jobwire/internal/events"
 )
 
-// The way of a session from CONNECT to its end. All of it runs on the session's worker, but for connection, which the
+// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the
 // library calls from a goroutine of its own.
 
 // connect lets the library open a socket for a CONNECT to the main namespace, and waits for it.
@@ -115,7 +115,7 @@ func (h *Hub) admit(sock *socket.Socket, next func(*socket.ExtendedError)) {
 		return
 	}
 	if !h.rooms.reserve(userRoomPrefix+identity.UserID, h.config.MaxSocketsPerUser) {
-		s.refuse(next, CodeTooManySockets, Refusal{CodeTooManySockets, "This user has too many connections."})
+		s.refuse(next, CodeTooManySockets, &events.Error{Code: CodeTooManySockets, Detail: "This user has too many connections."})
 		return
 	}
 	s.userID = identity.UserID
@@ -129,28 +129,23 @@ func (h *Hub) admit(sock *socket.Socket, next func(*socket.ExtendedError)) {
 }
 
 // refusal maps an error of Authenticate to what the client may know.
-func (h *Hub) refusal(err error) (message string, why Refusal) {
-	var own *Refusal
-	var token *auth.Refusal
-	switch {
-	case errors.As(err, &own):
-		return "unauthorized", *own
-	case errors.As(err, &token):
-		return "unauthorized", Refusal{token.Code, token.Message}
+func (h *Hub) refusal(err error) (message string, why *events.Error) {
+	if errors.As(err, &why) {
+		return "unauthorized", why
 	}
 	h.log.Error("cannot authenticate a socket", slog.Any("error", err))
-	return CodeInternal, Refusal{CodeInternal, "The server could not check the token."}
+	return CodeInternal, &events.Error{Code: CodeInternal, Detail: "The server could not check the token."}
 }
 
 // refuse lets the library answer CONNECT_ERROR; the deadline then closes the connection when the client has had time to
 // read it.
-func (s *Session) refuse(next func(*socket.ExtendedError), message string, why Refusal) {
+func (s *Session) refuse(next func(*socket.ExtendedError), message string, why *events.Error) {
 	s.hub.count.refused.add(why.Code)
 	s.mu.Lock()
 	s.state, s.ready = stateRefused, nil
 	s.setDeadline(time.Now().Add(closeGrace))
 	s.mu.Unlock()
-	next(socket.NewExtendedError(message, map[string]string{"code": why.Code, "message": why.Message}))
+	next(socket.NewExtendedError(message, map[string]string{"code": why.Code, "message": why.Detail}))
 }
 
 // connection is called by the library, in a goroutine of its own, when it has queued the CONNECT reply.

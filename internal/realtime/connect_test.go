@@ -171,9 +171,8 @@ func TestRefusalIsToldAndThenTheConnectionCloses(t *testing.T) {
 		err  error
 		want string
 	}{
-		"token":    {&auth.Refusal{Code: "token_expired", Message: "too late"}, `44{"data":{"code":"token_expired","message":"too late"},"message":"unauthorized"}`},
-		"own":      {&Refusal{"teapot", "no coffee"}, `44{"data":{"code":"teapot","message":"no coffee"},"message":"unauthorized"}`},
-		"wrapped":  {fmt.Errorf("keys: %w", &Refusal{"teapot", "x"}), `44{"data":{"code":"teapot","message":"x"},"message":"unauthorized"}`},
+		"token":    {&events.Error{Code: "token_expired", Detail: "too late"}, `44{"data":{"code":"token_expired","message":"too late"},"message":"unauthorized"}`},
+		"wrapped":  {fmt.Errorf("keys: %w", &events.Error{Code: "teapot", Detail: "x"}), `44{"data":{"code":"teapot","message":"x"},"message":"unauthorized"}`},
 		"internal": {errors.New("secret detail"), `44{"data":{"code":"internal","message":"The server could not check the token."},"message":"internal"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -404,7 +403,7 @@ func TestRefreshMovesTheExpiry(t *testing.T) {
 	session := <-sessions
 	later := time.Now().Add(3 * soon)
 	for _, other := range []auth.Identity{{UserID: "bob", Tenant: "t", ExpiresAt: later}, {UserID: "alice", ExpiresAt: later}} {
-		var refusal *Refusal
+		var refusal *events.Error
 		if err := session.Refresh(other); !errors.As(err, &refusal) || refusal.Code != CodeUserMismatch {
 			t.Errorf("%+v: %v", other, err)
 		}

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// deadlines watches, for every session, the one moment at which something must have happened: the CONNECT before the
-// handshake timeout, the close after a refusal, a fresh token before the old one expires. One goroutine and one timer serve
-// them all; a session costs a place in the heap.
+// deadlines watches, for every session, the one moment at which something must have happened: the
+// CONNECT before the handshake timeout, the close after a refusal, a fresh token before the old one
+// expires. One goroutine and one timer serve them all; a session costs a place in the heap.
 type deadlines struct {
 	mu   sync.Mutex
 	heap deadlineHeap
@@ -55,7 +55,8 @@ func (d *deadlines) set(s *Session, at time.Time) {
 	}
 }
 
-// latest is the last moment that Unix nanoseconds can tell, in the year 2262. Tokens may live longer.
+// latest is the last moment that Unix nanoseconds can tell, in the year 2262. Tokens may live
+// longer.
 var latest = time.Unix(0, math.MaxInt64)
 
 func unixNano(at time.Time) int64 {
@@ -91,8 +92,8 @@ func (d *deadlines) run() {
 	}
 }
 
-// pop removes the sessions whose deadline has passed, and says how long to wait for the next one. The wait is bounded: a
-// token's expiry is wall time, which may jump.
+// pop removes the sessions whose deadline has passed, and says how long to wait for the next one.
+// The wait is bounded: a token's expiry is wall time, which may jump.
 func (d *deadlines) pop(now time.Time) (passed []*Session, next time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

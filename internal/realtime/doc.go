@@ -7,10 +7,10 @@
 //
 // # The way of a packet
 //
-//	engine reader → gate (copies, counts, never blocks others) → worker of that session → decoder → connect | handler
+//	engine reader → ingress (copies, counts, never blocks others) → that session's task → decoder → connect | handler
 //	EmitUser → snapshot of the room → one engine.Frame → Conn.Send of each session
 //
-// The gate stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
+// The ingress stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
 // thing only: a CONNECT to the main namespace that is well formed and is the first of its connection. The library then does
 // what it is good at (middleware, CONNECT and CONNECT_ERROR, socket identity, io.To(room).Emit through our [socket.Adapter]);
 // it is told when the connection is gone. Events never reach it: it would run each in a goroutine of its own and lose their
@@ -26,7 +26,7 @@
 // times a connection. A refused CONNECT is answered CONNECT_ERROR {"message":…,"data":{"code":…,"message":…}}, and the
 // connection is closed a second later. Everything else that is not allowed closes the connection at once, under a reason
 // that is counted ([Stats].Closed): packets that are not Socket.IO 5, events before the CONNECT was answered, a second
-// CONNECT, attachments beyond eight or beyond Config.MaxAttachmentBytes, more events than Config.EventRate allows. Clients
+// CONNECT, attachments beyond eight or beyond 1 MiB, more events than Config.EventRate allows. Clients
 // with socket.io-msgpack-parser send their CONNECT as a binary message; they are answered CONNECT_ERROR in msgpack, so that
 // they stay away, and closed as "unsupported parser".
 //

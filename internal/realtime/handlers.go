@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"strconv"
 
-	"jobwire/internal/auth"
 	"jobwire/internal/engine"
+	"jobwire/internal/events"
 )
 
-// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n} stands for
-// Attachments[n].
+// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n}
+// stands for Attachments[n]; whether there is such an attachment has not been checked.
 type Args struct {
 	Values      []json.RawMessage
 	Attachments [][]byte
@@ -24,8 +24,8 @@ type rawHandler func(ctx context.Context, s *Session, args Args) (reply Args, er
 
 // Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members
 // are refused as invalid_payload. With struct{} the event has no argument. The value that fn returns becomes the ack's
-// argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own code if it is a *Refusal, an
-// *auth.Refusal, or has a method Code() string, and internal, with the error logged, otherwise.
+// argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own if it is an *events.Error, and
+// internal, with the error logged, otherwise.
 //
 // Events of one session are handled one at a time, in order, also after the client has gone. ctx ends after
 // Config.HandlerTimeout. Handle panics if the event is taken or reserved, and must not be called once the hub serves.
@@ -64,24 +64,28 @@ func (h *Hub) register(event string, fn rawHandler) {
 // decode puts the only argument into payload, a pointer. none says that there must be no argument; null is none.
 func (a Args) decode(payload any, none bool) error {
 	if len(a.Attachments) > 0 {
-		return &Refusal{CodeInvalidPayload, "Binary arguments are not accepted."}
+		return invalidPayload("Binary arguments are not accepted.")
 	}
 	isNull := len(a.Values) == 1 && string(a.Values[0]) == "null"
 	if none {
 		if len(a.Values) == 0 || isNull || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
 			return nil
 		}
-		return &Refusal{CodeInvalidPayload, "No argument is expected."}
+		return invalidPayload("No argument is expected.")
 	}
 	if len(a.Values) != 1 || isNull {
-		return &Refusal{CodeInvalidPayload, "Exactly one argument is expected."}
+		return invalidPayload("Exactly one argument is expected.")
 	}
 	dec := json.NewDecoder(bytes.NewReader(a.Values[0]))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(payload); err != nil {
-		return &Refusal{CodeInvalidPayload, "The argument does not fit: " + describe(err)}
+		return invalidPayload("The argument does not fit: " + describe(err))
 	}
 	return nil
+}
+
+func invalidPayload(detail string) error {
+	return &events.Error{Code: CodeInvalidPayload, Detail: detail}
 }
 
 // describe words a decoding error without Go's own type names.
@@ -125,19 +129,9 @@ func (s *Session) dispatch(p packet) {
 
 // describeError says what of a handler's error the client may know, and logs what it may not.
 func (h *Hub) describeError(event string, err error) (code, message string) {
-	var own *Refusal
-	var token *auth.Refusal
-	var coded interface {
-		error
-		Code() string
-	}
-	switch {
-	case errors.As(err, &own):
-		return own.Code, own.Message
-	case errors.As(err, &token):
-		return token.Code, token.Message
-	case errors.As(err, &coded):
-		return coded.Code(), coded.Error()
+	var refusal *events.Error
+	if errors.As(err, &refusal) {
+		return refusal.Code, refusal.Detail
 	}
 	h.log.Error("handler of a client event failed", slog.String("event", event), slog.Any("error", err))
 	return CodeInternal, "The server could not handle this event."

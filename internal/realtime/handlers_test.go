@@ -8,13 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"jobwire/internal/auth"
+	"jobwire/internal/events"
 )
-
-type coded struct{}
-
-func (coded) Error() string { return "it is full" }
-func (coded) Code() string  { return "full" }
 
 func TestAcksOfHandlers(t *testing.T) {
 	type payload struct {
@@ -29,8 +24,8 @@ func TestAcksOfHandlers(t *testing.T) {
 		Handle(h, "nothing", func(context.Context, *Session, struct{}) (any, error) { return nil, nil })
 		Handle(h, "fail", func(_ context.Context, _ *Session, how string) (any, error) {
 			return nil, map[string]error{
-				"own": &Refusal{"teapot", "no coffee"}, "token": fmt.Errorf("x: %w", &auth.Refusal{Code: "token_expired", Message: "late"}),
-				"coded": coded{}, "unknown": errors.New("the secret is 42"),
+				"own": &events.Error{Code: "teapot", Detail: "no coffee"}, "wrapped": fmt.Errorf("x: %w", &events.Error{Code: "token_expired", Detail: "late"}),
+				"unknown": errors.New("the secret is 42"),
 			}[how]
 		})
 		Handle(h, "broken", func(context.Context, *Session, struct{}) (any, error) { return make(chan int), nil })
@@ -51,8 +46,7 @@ func TestAcksOfHandlers(t *testing.T) {
 		`["none",1]`:                   `[{"error":{"code":"invalid_payload","message":"No argument is expected."}}]`,
 		`["nothing"]`:                  `[null]`,
 		`["fail","own"]`:               `[{"error":{"code":"teapot","message":"no coffee"}}]`,
-		`["fail","token"]`:             `[{"error":{"code":"token_expired","message":"late"}}]`,
-		`["fail","coded"]`:             `[{"error":{"code":"full","message":"it is full"}}]`,
+		`["fail","wrapped"]`:           `[{"error":{"code":"token_expired","message":"late"}}]`,
 		`["fail","unknown"]`:           `[{"error":{"code":"internal","message":"The server could not handle this event."}}]`,
 		`["broken"]`:                   `[{"error":{"code":"internal","message":"The server could not handle this event."}}]`,
 		`["who knows"]`:                `[{"error":{"code":"unknown_event","message":"The server does not handle this event."}}]`,
@@ -111,7 +105,7 @@ func TestHandlerContextEnds(t *testing.T) {
 	s := newStand(t, Config{HandlerTimeout: 50 * time.Millisecond}, func(_ *recorder, h *Hub) {
 		Handle(h, "wait", func(ctx context.Context, _ *Session, _ struct{}) (any, error) {
 			<-ctx.Done()
-			return nil, &Refusal{"timeout", ctx.Err().Error()}
+			return nil, &events.Error{Code: "timeout", Detail: ctx.Err().Error()}
 		})
 	})
 	c := s.connect(t, "alice")

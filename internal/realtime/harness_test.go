@@ -63,7 +63,7 @@ func (r *recorder) Authenticate(h Handshake) (auth.Identity, error) {
 		}
 	}
 	if payload.Token == "" {
-		return auth.Identity{}, &auth.Refusal{Code: auth.CodeTokenMissing, Message: "no token was sent"}
+		return auth.Identity{}, &events.Error{Code: auth.CodeTokenMissing, Detail: "no token was sent"}
 	}
 	return auth.Identity{UserID: payload.Token, ExpiresAt: time.Now().Add(time.Hour)}, nil
 }

@@ -107,7 +107,7 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 	}
 	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization)}
 	h.deadlines.set(s, time.Now().Add(h.config.HandshakeTimeout))
-	return (*gate)(s)
+	return (*ingress)(s)
 }
 
 // EmitUser sends m to the sessions of a user that have not been shown newer, one frame for all of them, or keeps it back for
@@ -176,7 +176,7 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 // every Disconnected has returned. When ctx ends first, handlers are told through their context, and ctx's error is returned.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cancel)()
-	err := h.engine.Shutdown(ctx) // the sessions' workers among them
+	err := h.engine.Shutdown(ctx) // the sessions' tasks among them
 	h.cancel()
 	h.deadlines.close()
 	return err

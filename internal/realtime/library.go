@@ -15,7 +15,8 @@ import (
 // libraryPatience is the library's own connect timeout, which must never fire: ours does.
 const libraryPatience = 24 * time.Hour
 
-// newLibrary sets up the Socket.IO library behind our gate: our engine under it, our rooms and our packets in it.
+// newLibrary sets up the Socket.IO library behind our ingress: our engine under it, our rooms and
+// our packets in it.
 func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
 	options := socket.DefaultServerOptions()
 	options.SetServeClient(false)
@@ -30,14 +31,16 @@ func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
 	return io, binding
 }
 
-// passthrough is the library's parser. The gate has decoded what comes in; what goes out is encoded here.
+// passthrough is the library's parser. The ingress has decoded what comes in; what goes out is
+// encoded here.
 type passthrough struct{}
 
 func (passthrough) NewEncoder() parser.Encoder { return encoder{} }
 func (passthrough) NewDecoder() parser.Decoder { return new(handover) }
 
-// handover is the decoder of one library client: it hands over the *parser.Packet that it is given. It has one listener, and
-// events.EventEmitter's other methods are never called on it: the nil interface would say so loudly.
+// handover is the decoder of one library client: it hands over the *parser.Packet that it is given.
+// It has one listener, and events.EventEmitter's other methods are never called on it: the nil
+// interface would say so loudly.
 type handover struct {
 	events.EventEmitter
 	decoded events.Listener
@@ -48,7 +51,8 @@ func (d *handover) On(_ events.EventName, listeners ...events.Listener) error {
 	return nil
 }
 
-// RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is added afterwards.
+// RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is
+// added afterwards.
 func (d *handover) RemoveListener(events.EventName, events.Listener) bool { return true }
 func (d *handover) Destroy()                                              {}
 func (d *handover) Add(packet any) error {

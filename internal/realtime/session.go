@@ -38,7 +38,7 @@ type Session struct {
 	recovers bool
 	pid      string // until Connected: the one that came with the offset
 
-	// What follows belongs to the worker: only one runs at a time, see gate.go.
+	// What follows belongs to the session's task, see ingress.go.
 	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
 	authorization string         // until CONNECT
 	handshake     *Handshake     // while CONNECT is judged
@@ -203,12 +203,12 @@ func (s *Session) vacate() {
 }
 
 // Refresh replaces the session's identity with that of a newer token and moves the moment at which it expires. A token of
-// another user, or of the same user in another tenant, is refused with a *Refusal, code user_mismatch.
+// another user, or of the same user in another tenant, is refused as user_mismatch.
 func (s *Session) Refresh(identity auth.Identity) error {
 	s.mu.Lock()
 	if identity.UserID != s.identity.UserID || identity.Tenant != s.identity.Tenant {
 		s.mu.Unlock()
-		return &Refusal{CodeUserMismatch, "The token belongs to somebody else than this connection."}
+		return &events.Error{Code: CodeUserMismatch, Detail: "The token belongs to somebody else than this connection."}
 	}
 	s.identity = identity
 	if s.state == stateLive {

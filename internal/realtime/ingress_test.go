@@ -12,7 +12,8 @@ import (
 	"jobwire/internal/engine"
 )
 
-// Every case of what must close a connection: before and after it was authenticated, and never anybody else's.
+// Every case of what must close a connection: before and after it was authenticated, and never
+// anybody else's.
 func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 	s := newStand(t, Config{})
 	alice := s.connect(t, "alice")
@@ -46,6 +47,7 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 		{"event first", false, []string{`42["x"]`}, ReasonProtocol},
 		{"ack first", false, []string{`431[]`}, ReasonProtocol},
 		{"goodbye first", false, []string{`41`}, ReasonProtocol},
+		{"binary event first", false, []string{`451-["x"]`}, ReasonProtocol}, // before its attachment
 		{"garbage first", false, []string{`4abc`}, engine.ReasonParseError},
 		{"CONNECT with an array", false, []string{`40["x"]`}, engine.ReasonParseError},
 		{"CONNECT in msgpack", false, []string{"b:\x84\xa4type\x00\xa3nsp\xa1/\xa4data\x80"}, ReasonUnsupportedParser},
@@ -76,7 +78,8 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 	alice.expect(`42["still","here",null]`)
 }
 
-// A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a CONNECT_ERROR it stays away.
+// A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a
+// CONNECT_ERROR it stays away.
 func TestMsgpackIsRefusedInItsOwnLanguage(t *testing.T) {
 	const (
 		hello   = "\x84\xa4type\x00\xa3nsp\xa1/\xa4data\x80"

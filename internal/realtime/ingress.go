@@ -9,22 +9,23 @@ import (
 	"jobwire/internal/engine"
 )
 
-// gate is a Session as the engine sees it: the engine's reader calls it, one call at a time.
+// ingress is a Session as the engine sees it: the engine's reader calls it, one call at a time.
 //
-// The calls only put into the inbox what arrived. It is handled by the session's worker, a task of the engine's that lives
-// while there is something to handle: so the reader goes on, a slow handler delays its own client only, and everything that
-// happens to a session (CONNECT, events, its end) happens one after the other, in order.
-type gate Session
+// The calls only put into the inbox what arrived. It is handled by the session's task, which the
+// engine runs while there is something to handle: so the reader goes on, a slow handler delays its
+// own client only, and everything that happens to a session (CONNECT, events, its end) happens one
+// after the other, in order.
+type ingress Session
 
-// worker is a Session as its engine.Task.
-type worker Session
+// task is a Session as its engine.Task.
+type task Session
 
 var (
-	_ engine.Handler = (*gate)(nil)
-	_ engine.Task    = (*worker)(nil)
+	_ engine.Handler = (*ingress)(nil)
+	_ engine.Task    = (*task)(nil)
 )
 
-// arrival is one message of the client, or the end of the connection, on its way to the worker.
+// arrival is one message of the client, or the end of the connection, on its way to the task.
 type arrival struct {
 	data   []byte
 	binary bool
@@ -32,17 +33,17 @@ type arrival struct {
 	gone   bool // nothing follows: the connection has closed
 }
 
-// inbox is what waits for the worker. It is guarded by the session's mu and empty in an idle session.
+// inbox is what waits for the task. It is guarded by the session's mu and empty in an idle session.
 type inbox struct {
 	queue   []arrival
 	bytes   int
-	working bool          // a worker runs and will look again before it ends
+	running bool          // the task runs and will look again before it ends
 	room    chan struct{} // closed when something was taken; nil when the reader is not waiting
 }
 
 // Message takes one message. It blocks while maxPending messages wait, which holds the client back.
-func (g *gate) Message(data []byte, binary bool) engine.Task {
-	s := (*Session)(g)
+func (in *ingress) Message(data []byte, binary bool) engine.Task {
+	s := (*Session)(in)
 	if s.flooded {
 		return nil
 	}
@@ -56,11 +57,12 @@ func (g *gate) Message(data []byte, binary bool) engine.Task {
 }
 
 // Pong confirms the receipt that the ping asked for.
-func (g *gate) Pong(seq uint32) { (*Session)(g).receiptAnswered(seq) }
+func (in *ingress) Pong(seq uint32) { (*Session)(in).receiptAnswered(seq) }
 
-// Closed takes the session out of its rooms at once; what the client had sent before is still handled, and then its end.
-func (g *gate) Closed(reason string) engine.Task {
-	s := (*Session)(g)
+// Closed takes the session out of its rooms at once; what the client had sent before is still
+// handled, and then its end.
+func (in *ingress) Closed(reason string) engine.Task {
+	s := (*Session)(in)
 	s.hub.count.closed.add(reason)
 	s.mu.Lock()
 	s.closed, s.reason = true, reason
@@ -77,8 +79,8 @@ func (g *gate) Closed(reason string) engine.Task {
 	return s.arrive(arrival{gone: true})
 }
 
-// spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a second. All it has to
-// remember is the moment at which the bucket is full again.
+// spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a
+// second. All it has to remember is the moment at which the bucket is full again.
 func (s *Session) spend(now time.Time) bool {
 	t := now.UnixNano()
 	full := max(s.spent, t) + s.hub.tokenCost
@@ -89,7 +91,7 @@ func (s *Session) spend(now time.Time) bool {
 	return true
 }
 
-// arrive puts a message into the inbox, and returns the worker if none runs.
+// arrive puts a message into the inbox, and returns the task unless it runs.
 func (s *Session) arrive(a arrival) engine.Task {
 	s.mu.Lock()
 	box := &s.inbox
@@ -105,18 +107,18 @@ func (s *Session) arrive(a arrival) engine.Task {
 	a.early = !s.answered
 	box.queue = append(box.queue, a)
 	box.bytes += len(a.data)
-	runs := box.working
-	box.working = true
+	runs := box.running
+	box.running = true
 	s.mu.Unlock()
 	if runs {
 		return nil
 	}
-	return (*worker)(s)
+	return (*task)(s)
 }
 
 // Run handles what is in the inbox, and ends when it is empty.
-func (w *worker) Run() {
-	s := (*Session)(w)
+func (t *task) Run() {
+	s := (*Session)(t)
 	for {
 		s.mu.Lock()
 		box := &s.inbox
@@ -151,38 +153,30 @@ func (s *Session) handle(a arrival) {
 	case a.gone:
 		s.depart()
 	case s.broken:
-	case a.binary:
-		s.takeBinary(a)
-	default:
-		p, complete, err := s.decoder.text(a.data)
-		s.take(p, complete, err, a.early)
-	}
-}
-
-func (s *Session) takeBinary(a arrival) {
-	if s.decoder.partial == nil && s.currentState() == stateWaiting {
+	case a.binary && s.currentState() == stateWaiting:
 		s.conn.Send(unsupportedFrame)
 		s.breakOff(ReasonUnsupportedParser)
-		return
+	case a.binary:
+		p, err := s.decoder.binary(a.data)
+		s.take(p, err, a.early)
+	default:
+		p, err := s.decoder.text(a.data)
+		s.take(p, err, a.early)
 	}
-	p, complete, err := s.decoder.binary(a.data, s.hub.config.MaxAttachmentBytes)
-	s.take(p, complete, err, a.early)
 }
 
-// unsupportedFrame is a CONNECT_ERROR in the only language that a client with socket.io-msgpack-parser understands:
-// {type: 4, nsp: "/", data: {message: "unsupported parser"}}. After a bare close it would come back for ever, and never say
-// why.
+// unsupportedFrame is a CONNECT_ERROR in the only language that a client with
+// socket.io-msgpack-parser understands: {type: 4, nsp: "/", data: {message: "unsupported parser"}}.
+// After a bare close it would come back for ever, and never say why.
 var unsupportedFrame = engine.BinaryFrame([]byte("\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xb2" +
 	ReasonUnsupportedParser))
 
-// take decides what becomes of a decoded packet.
-func (s *Session) take(p packet, complete bool, err error, early bool) {
+// take decides what becomes of a decoded packet. One that is missing attachments has to be allowed
+// by now, so that nothing of a client without a session is kept for later.
+func (s *Session) take(p packet, err error, early bool) {
 	if err != nil {
 		s.hub.log.Debug("malformed packet", slog.String("problem", err.Error()), slog.String("remote", s.conn.RemoteAddr()))
 		s.breakOff(engine.ReasonParseError)
-		return
-	}
-	if !complete {
 		return
 	}
 	if p.kind == packetConnect {
@@ -191,6 +185,9 @@ func (s *Session) take(p packet, complete bool, err error, early bool) {
 	}
 	if p.namespace != mainNamespace || early || s.currentState() != stateLive {
 		s.breakOff(ReasonProtocol)
+		return
+	}
+	if p.missing > 0 {
 		return
 	}
 	switch p.kind {
