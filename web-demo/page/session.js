@@ -50,7 +50,7 @@ export class Session {
     this.#socket.connect();
   }
 
-  /** Leaves on purpose: others see it at once. connect() comes back. */
+  /** Leaves on purpose: others see it after the grace. connect() comes back. */
   leave() {
     clearTimeout(this.#refresh);
     this.#socket.disconnect();
