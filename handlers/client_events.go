@@ -34,14 +34,7 @@ func refreshToken(verifier middleware.TokenVerifier) func(context.Context, *real
 	}
 }
 
-// onlineUsers is the ack of get_online_users, and the payload of online_users.
-type onlineUsers struct {
-	Users []string `json:"users"`
-	Count int      `json:"count"`
-}
-
-func (s *Sessions) getOnlineUsers(_ context.Context, session *realtime.Session, _ struct{}) (any, error) {
+func (s *Sessions) getOnlineUsers(ctx context.Context, session *realtime.Session, _ struct{}) (any, error) {
 	id := session.Identity()
-	users, count := s.audience.Snapshot(id.UserID, id.Tenant)
-	return onlineUsers{users, count}, nil
+	return s.audience.OnlineUsers(ctx, id.UserID, id.Tenant)
 }

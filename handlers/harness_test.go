@@ -56,6 +56,7 @@ type backend struct {
 	asked  []string
 	list   func(cursor string, limit int) ([]presence.Status, string)
 	status func(userID string) presence.Status
+	away   error // what presence, and who disconnects, answer everything with
 }
 
 func (b *backend) Publish(_ context.Context, event events.Event) (delivery.Result, error) {
@@ -80,9 +81,9 @@ func (b *backend) PublishBatch(ctx context.Context, batch []events.Event) []deli
 	return answers
 }
 
-func (b *backend) DisconnectUser(userID string, last []byte) int {
+func (b *backend) DisconnectUser(_ context.Context, userID string, last []byte) (int, error) {
 	b.disconnected = userID + " " + string(last)
-	return 3
+	return 3, b.away
 }
 
 func (b *backend) Jobs(_ context.Context, userID string) ([]delivery.Job, error) {
@@ -95,30 +96,31 @@ func (b *backend) Jobs(_ context.Context, userID string) ([]delivery.Job, error)
 
 func (b *backend) Ready(context.Context) error { return b.ready }
 
-func (b *backend) List(cursor string, limit int) ([]presence.Status, string) {
+func (b *backend) List(_ context.Context, cursor string, limit int) ([]presence.Status, string, error) {
 	b.cursor, b.limit = cursor, limit
-	if b.list != nil {
-		return b.list(cursor, limit)
+	if b.list == nil {
+		return nil, "", b.away
 	}
-	return nil, ""
+	page, next := b.list(cursor, limit)
+	return page, next, b.away
 }
 
-func (b *backend) Count() int { return b.count }
+func (b *backend) Count(context.Context) (int, error) { return b.count, b.away }
 
-func (b *backend) Get(userID string) presence.Status {
+func (b *backend) Get(_ context.Context, userID string) (presence.Status, error) {
 	b.asked = append(b.asked, userID)
 	if b.status != nil {
-		return b.status(userID)
+		return b.status(userID), b.away
 	}
-	return presence.Status{UserID: userID}
+	return presence.Status{UserID: userID}, b.away
 }
 
-func (b *backend) Query(userIDs []string) ([]presence.Status, error) {
+func (b *backend) Query(ctx context.Context, userIDs []string) ([]presence.Status, error) {
 	list := make([]presence.Status, len(userIDs))
 	for i, id := range userIDs {
-		list[i] = b.Get(id)
+		list[i], _ = b.Get(ctx, id)
 	}
-	return list, nil
+	return list, b.away
 }
 
 // smallLimits keep the bodies of tests short.

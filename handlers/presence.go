@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -18,13 +19,12 @@ const (
 
 // PresenceReader knows who is online.
 type PresenceReader interface {
-	// List is one page of who is online, in the order of user ids, beginning
-	// after cursor; next is "" on the last page.
-	List(cursor string, limit int) (page []presence.Status, next string)
-	Count() int
-	Get(userID string) presence.Status
+	// List is one page of who is online, in the order of user ids, beginning after cursor; next is "" on the last page.
+	List(ctx context.Context, cursor string, limit int) (page []presence.Status, next string, err error)
+	Count(ctx context.Context) (int, error)
+	Get(ctx context.Context, userID string) (presence.Status, error)
 	// Query answers every user in its place, presence.QueryLimit at most.
-	Query(userIDs []string) ([]presence.Status, error)
+	Query(ctx context.Context, userIDs []string) ([]presence.Status, error)
 }
 
 // Presence answers who is online. Workers see every tenant.
@@ -82,7 +82,11 @@ func (p *Presence) List(c *gin.Context) {
 		fail(c, &events.Error{Code: codeInvalidCursor, Field: "cursor"})
 		return
 	}
-	page, next := p.reader.List(cursor, limit)
+	page, next, err := p.reader.List(c.Request.Context(), cursor, limit)
+	if err != nil {
+		fail(c, err)
+		return
+	}
 	answer(c, presencePage{Users: statusesOf(page), Next: next})
 }
 
@@ -92,7 +96,12 @@ type presenceCount struct {
 
 // Count is GET /v1/presence/count.
 func (p *Presence) Count(c *gin.Context) {
-	answer(c, presenceCount{Count: p.reader.Count()})
+	count, err := p.reader.Count(c.Request.Context())
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	answer(c, presenceCount{Count: count})
 }
 
 // Get is GET /v1/presence/{userId}.
@@ -102,7 +111,12 @@ func (p *Presence) Get(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	answer(c, statusOf(p.reader.Get(userID)))
+	status, err := p.reader.Get(c.Request.Context(), userID)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	answer(c, statusOf(status))
 }
 
 type presenceAnswer struct {
@@ -137,7 +151,7 @@ func (p *Presence) Query(c *gin.Context) {
 	for i, id := range ids {
 		userIDs[i] = string(id)
 	}
-	statuses, err := p.reader.Query(userIDs)
+	statuses, err := p.reader.Query(c.Request.Context(), userIDs)
 	if err != nil {
 		fail(c, err)
 		return

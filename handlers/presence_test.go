@@ -1,10 +1,13 @@
 package handlers
 
 import (
+	"errors"
+	"net/http"
 	"testing"
 	"time"
 
 	"jobwire/internal/presence"
+	"jobwire/middleware"
 )
 
 func TestPresenceOfOne(t *testing.T) {
@@ -52,6 +55,19 @@ func TestPresencePages(t *testing.T) {
 		}
 	}
 	expect(t, get("/v1/presence").to(api(new(backend), smallLimits, silent())), 200, `{"users":[]}`)
+}
+
+// A presence that cannot be asked is an error of the server's, not an empty answer.
+func TestPresencePassesErrorsOn(t *testing.T) {
+	h := api(&backend{away: errors.New("the store is away")}, smallLimits, silent())
+	for name, c := range map[string]call{
+		"list": get("/v1/presence"), "count": get("/v1/presence/count"), "one": get("/v1/presence/ann"),
+		"query": query(`{"userIds":["ann"]}`), "disconnect": disconnect(""),
+	} {
+		if w := c.to(h); w.Code != http.StatusInternalServerError || problemIn(t, w).Code != middleware.CodeInternal {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
 }
 
 // The interface that handlers ask for is the one that presence offers.

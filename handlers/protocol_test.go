@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -154,7 +155,7 @@ func TestProtocolOfEventsToTheClient(t *testing.T) {
 
 	shapes := map[string]string{
 		events.Authenticated: members(t, greeting{}),
-		events.OnlineUsers:   members(t, onlineUsers{}),
+		events.OnlineUsers:   members(t, onlineUsers(t)),
 		events.JobStalled:    members(t, delivery.StalledData("j", time.Time{})),
 		events.Unauthorized:  members(t, map[string]int{"code": 0, "message": 0}),
 	}
@@ -194,7 +195,7 @@ func TestProtocolOfEventsFromTheClient(t *testing.T) {
 	same(t, "client events", firstColumn(rows), registered)
 	want := map[string][2]string{
 		"authenticate":     {members(t, tokenPayload{}), members(t, identity{})},
-		"get_online_users": {"none", members(t, onlineUsers{})},
+		"get_online_users": {"none", members(t, onlineUsers(t))},
 	}
 	for _, row := range rows {
 		if shape, ok := want[row[0]]; ok && (row[1] != shape[0] || !strings.HasPrefix(row[2], shape[1])) {
@@ -360,6 +361,7 @@ func TestProtocolOfBounds(t *testing.T) {
 		"reason of a disconnect":  strconv.Itoa(maxReasonLen) + " bytes",
 		"page of presence":        strconv.Itoa(presence.ListLimit) + " users",
 		"ids of a presence query": strconv.Itoa(presence.QueryLimit),
+		"users of online_users":   strconv.Itoa(presence.SnapshotLimit),
 	}
 	settings := make(map[string]string)
 	for field := range reflect.TypeFor[config.Settings]().Fields() {
@@ -386,6 +388,28 @@ func TestProtocolOfBounds(t *testing.T) {
 	}
 }
 
+// onlineUsers is what clients get while these users are online.
+func onlineUsers(t *testing.T, users ...string) json.RawMessage {
+	t.Helper()
+	s := presence.New(presence.Config{Audience: presence.Everyone}, noSockets{})
+	defer s.Close()
+	for _, user := range users {
+		if _, err := s.Arrive(t.Context(), user, "", user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := s.OnlineUsers(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// noSockets is an Announcer to none.
+type noSockets struct{}
+
+func (noSockets) Announce(string, []presence.Packet) {}
+
 // The longest online_users fits into the smallest queue that an operator may set: else nobody could connect on a busy node.
 func TestTheSmallestQueueHoldsTheLongestOnlineUsers(t *testing.T) {
 	serve := func(queue string) (*config.Command, error) {
@@ -398,14 +422,12 @@ func TestTheSmallestQueueHoldsTheLongestOnlineUsers(t *testing.T) {
 	if _, err := serve("1023KiB"); err == nil {
 		t.Error("a smaller queue is allowed")
 	}
-	full := onlineUsers{Users: make([]string, presence.SnapshotLimit), Count: 1e9}
-	for i := range full.Users {
-		full.Users[i] = strings.Repeat("<", events.MaxUserIDLen) // no character takes more than <, six bytes for one
+	users := make([]string, presence.SnapshotLimit)
+	for i := range users {
+		users[i] = fmt.Sprintf("%0*d", events.MaxUserIDLen, i)
+		users[i] = strings.Repeat("<", events.MaxUserIDLen-4) + users[i][events.MaxUserIDLen-4:] // none takes more than <, six bytes for one
 	}
-	data, err := json.Marshal(full)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := onlineUsers(t, users...)
 	const beside = 64 << 10 // for the CONNECT reply, `authenticated`, and the first that comes behind
 	if longest := len(events.Encode(events.OnlineUsers, data, events.ID{})); longest+beside > int(smallest.Settings.MaxQueue) {
 		t.Errorf("online_users has up to %d bytes, the queue %v", longest, smallest.Settings.MaxQueue)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -15,14 +16,14 @@ import (
 
 // Audience is what a session asks of presence.
 type Audience interface {
-	Arrive(userID, tenant, socketID string)
-	Leave(userID, tenant, socketID string, clean bool)
-	// Room names the room in which a socket hears of others; "" for none.
-	Room(userID, tenant string) string
-	// Snapshot tells who is online for that viewer; count is exact, users bounded.
-	Snapshot(userID, tenant string) (users []string, count int)
-	// Welcome sends online_users to a socket that is in its room already.
-	Welcome(userID, tenant string, send func(packet []byte))
+	// Arrive counts a socket and names the room in which it hears of others; "" for none.
+	Arrive(ctx context.Context, userID, tenant, socketID string) (room string, err error)
+	// Welcome sends online_users to a socket that has arrived and is in its room.
+	Welcome(ctx context.Context, userID, tenant string, send func(packet []byte)) error
+	// OnlineUsers is who is online for that viewer: {users, count}.
+	OnlineUsers(ctx context.Context, userID, tenant string) (json.RawMessage, error)
+	// Leave ends what Arrive began. It does nothing for a socket that has not arrived.
+	Leave(ctx context.Context, userID, tenant, socketID string) error
 }
 
 // Replayer is what a session asks of delivery.
@@ -64,27 +65,42 @@ func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 	}
 	emit(session, events.Authenticated, greeting{newIdentity(id), replay.Recovered})
 
-	// The room comes before the list: who arrives in between is told twice
-	// rather than not at all.
-	if room := s.audience.Room(id.UserID, id.Tenant); room != "" {
-		session.Join(room)
+	err = s.welcome(ctx, session)
+	if err == nil {
+		err = replay.Run(ctx)
 	}
-	s.audience.Arrive(id.UserID, id.Tenant, session.ID())
-	s.audience.Welcome(id.UserID, id.Tenant, func(packet []byte) {
-		session.Emit(realtime.Message{Packet: packet})
-	})
-
-	if err := replay.Run(ctx); err != nil {
+	if err != nil {
 		s.giveUp(session, err)
 	}
 }
 
-// Disconnected takes the socket out of presence. Only the client's own
-// disconnect is final; everything else may be a reload.
-func (s *Sessions) Disconnected(session *realtime.Session, reason string) {
+// welcome makes the socket's user online and shows it who else is. The room comes before the list: who arrives in between is
+// announced twice rather than not at all.
+func (s *Sessions) welcome(ctx context.Context, session *realtime.Session) error {
+	id := session.Identity()
+	room, err := s.audience.Arrive(ctx, id.UserID, id.Tenant, session.ID())
+	if err != nil {
+		return fmt.Errorf("presence: %w", err)
+	}
+	if room != "" {
+		session.Join(room)
+	}
+	err = s.audience.Welcome(ctx, id.UserID, id.Tenant, func(packet []byte) {
+		session.Emit(realtime.Message{Packet: packet})
+	})
+	if err != nil {
+		return fmt.Errorf("presence: %w", err)
+	}
+	return nil
+}
+
+// Disconnected takes the socket out of presence. It comes after Connected has returned, and so after Arrive.
+func (s *Sessions) Disconnected(session *realtime.Session, _ string) {
 	s.replayer.Leave(session.UserID())
 	id := session.Identity()
-	s.audience.Leave(id.UserID, id.Tenant, session.ID(), reason == realtime.ReasonClientDisconnect)
+	if err := s.audience.Leave(context.Background(), id.UserID, id.Tenant, session.ID()); err != nil {
+		s.log.Warn("a socket cannot leave presence", "socket", session.ID(), "error", err)
+	}
 }
 
 // Confirmed passes a receipt on.

@@ -26,7 +26,7 @@ const (
 
 // Disconnector closes all sockets of a user, after a last packet.
 type Disconnector interface {
-	DisconnectUser(userID string, last []byte) (sockets int)
+	DisconnectUser(ctx context.Context, userID string, last []byte) (sockets int, err error)
 }
 
 // JobLister knows the jobs of users.
@@ -72,7 +72,12 @@ func (u *Users) Disconnect(c *gin.Context) {
 		return
 	}
 	last := events.Encode(events.Unauthorized, data, events.ID{})
-	answer(c, disconnected{Sockets: u.disconnector.DisconnectUser(userID, last)})
+	sockets, err := u.disconnector.DisconnectUser(c.Request.Context(), userID, last)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	answer(c, disconnected{Sockets: sockets})
 }
 
 func readReason(c *gin.Context) (string, error) {

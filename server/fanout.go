@@ -5,6 +5,7 @@ import (
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
+	"jobwire/internal/presence"
 	"jobwire/internal/realtime"
 )
 
@@ -37,6 +38,10 @@ func (f *fanout) Disconnect(userID, reason string) int {
 }
 
 // Announce implements presence.Announcer.
-func (f *fanout) Announce(room, exceptUser string, packet []byte) {
-	f.hub.EmitRoom(room, exceptUser, realtime.Message{Packet: packet})
+func (f *fanout) Announce(room string, packets []presence.Packet) {
+	all := make([]realtime.RoomPacket, len(packets))
+	for i, p := range packets {
+		all[i] = realtime.RoomPacket{Packet: p.Text, ExceptUser: p.ExceptUser}
+	}
+	f.hub.EmitRoom(room, all)
 }

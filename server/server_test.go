@@ -113,7 +113,9 @@ func (n *node) connect(t testing.TB, user string) *tab {
 	}
 	c.expect(`40{"sid":`)
 	c.expect(`42["authenticated",{"userId":"` + user + `"`)
-	c.expect(`42["online_users",{"users":["` + user + `"`) // the viewer comes first
+	if list := c.expect(`42["online_users",{"users":["`); !strings.Contains(list, `"`+user+`"`) {
+		t.Fatalf("%s is not in %s", user, list)
+	}
 	return c
 }
 
@@ -123,9 +125,9 @@ type tab struct {
 	conn *websocket.Conn
 }
 
-// expect reads the next frame that is not about who else is online: those
+// expect reads the next frame that is not about who else has come or gone: those
 // come when they come.
-func (c *tab) expect(prefix string) {
+func (c *tab) expect(prefix string) string {
 	c.t.Helper()
 	for {
 		_, frame, err := c.conn.Read(c.ctx)
@@ -138,7 +140,7 @@ func (c *tab) expect(prefix string) {
 		if !bytes.HasPrefix(frame, []byte(prefix)) {
 			c.t.Fatalf("got %s, want %s…", frame, prefix)
 		}
-		return
+		return string(frame)
 	}
 }
 

@@ -13,7 +13,7 @@ const (
 	packetNoop    = '6'
 )
 
-// Frame is one Engine.IO packet, encoded once and shared by any number of connections.
+// Frame is one Engine.IO packet, or several of a Batch, encoded once and shared by any number of connections.
 //
 // The server's websocket frames are not masked, so the very bytes that go to one websocket go to
 // all of them; long-polling uses a slice of the same bytes. A Frame is immutable: wire is not
@@ -22,6 +22,7 @@ type Frame struct {
 	wire   []byte // a whole websocket frame: header, then the packet
 	header uint8  // length of the websocket header in wire
 	kind   frameKind
+	more   uint32 // packets behind the first
 }
 
 type frameKind uint8
@@ -30,6 +31,7 @@ const (
 	textFrame    frameKind = iota // text packet, type byte included
 	binaryFrame                   // binary message: no type byte on websocket, base64 with a 'b' on polling
 	controlFrame                  // websocket control frame: means nothing to polling
+	batchFrame                    // several whole text frames, one behind the other
 )
 
 // Frames that are the same for every connection.
@@ -56,25 +58,14 @@ func BinaryFrame(payload []byte) *Frame {
 // queues are charged with.
 func (f *Frame) Size() int { return len(f.wire) }
 
-// packet returns the bytes after the websocket header.
+// packet returns the bytes after the websocket header. A batch has none of its own.
 func (f *Frame) packet() []byte { return f.wire[f.header:] }
 
 // newFrame encodes an unfragmented, unmasked websocket frame whose payload is head followed by
 // body.
 func newFrame(op opcode, head, body []byte) *Frame {
 	n := len(head) + len(body)
-	wire := make([]byte, 0, 10+n)
-	wire = append(wire, finBit|byte(op))
-	switch {
-	case n <= 125:
-		wire = append(wire, byte(n))
-	case n <= 0xffff:
-		wire = append(wire, 126)
-		wire = binary.BigEndian.AppendUint16(wire, uint16(n))
-	default:
-		wire = append(wire, 127)
-		wire = binary.BigEndian.AppendUint64(wire, uint64(n))
-	}
+	wire := appendHeader(make([]byte, 0, 10+n), op, n)
 	f := &Frame{header: uint8(len(wire))}
 	switch op {
 	case opText:
@@ -86,4 +77,16 @@ func newFrame(op opcode, head, body []byte) *Frame {
 	}
 	f.wire = append(append(wire, head...), body...)
 	return f
+}
+
+// appendHeader appends the header of an unfragmented, unmasked websocket frame whose payload has n bytes.
+func appendHeader(wire []byte, op opcode, n int) []byte {
+	wire = append(wire, finBit|byte(op))
+	switch {
+	case n <= 125:
+		return append(wire, byte(n))
+	case n <= 0xffff:
+		return binary.BigEndian.AppendUint16(append(wire, 126), uint16(n))
+	}
+	return binary.BigEndian.AppendUint64(append(wire, 127), uint64(n))
 }

@@ -44,10 +44,19 @@ func splitPayload(payload []byte, each func(packet []byte, binary bool) bool) er
 	}
 }
 
-// appendPacket appends a packet to a payload.
+// appendPacket appends a frame's packet to a payload, or all those of a batch.
 func appendPacket(payload []byte, f *Frame) []byte {
 	if len(payload) > 0 {
 		payload = append(payload, separator)
+	}
+	if f.kind == batchFrame {
+		packet, rest := cutPacket(f.wire)
+		payload = append(payload, packet...)
+		for len(rest) > 0 {
+			packet, rest = cutPacket(rest)
+			payload = append(append(payload, separator), packet...)
+		}
+		return payload
 	}
 	if f.kind == binaryFrame {
 		payload = append(payload, 'b')
@@ -56,10 +65,14 @@ func appendPacket(payload []byte, f *Frame) []byte {
 	return append(payload, f.packet()...)
 }
 
-// payloadSize is how many bytes appendPacket appends, the separator included.
+// payloadSize is how many bytes appendPacket appends, the separator included. A batch is not looked through for that: its
+// websocket headers are longer than the separators would be.
 func payloadSize(f *Frame) int {
-	if f.kind == binaryFrame {
+	switch f.kind {
+	case binaryFrame:
 		return 2 + base64.StdEncoding.EncodedLen(len(f.packet()))
+	case batchFrame:
+		return len(f.wire)
 	}
 	return 1 + len(f.packet())
 }

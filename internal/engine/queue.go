@@ -91,11 +91,12 @@ func (c *Conn) advanceLocked(n int) {
 
 // sendLocked accepts frames of an open session.
 func (c *Conn) sendLocked(frames ...*Frame) error {
-	size := 0
+	size, packets := 0, len(frames)
 	for _, f := range frames {
 		size += len(f.wire)
+		packets += int(f.more)
 	}
-	c.srv.count.packetsOut.Add(uint64(len(frames)))
+	c.srv.count.packetsOut.Add(uint64(packets))
 	c.srv.count.bytesOut.Add(uint64(size))
 
 	direct := c.direct && c.corked == 0 && c.out.empty() // a flusher would mean a queue

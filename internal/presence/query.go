@@ -2,6 +2,7 @@ package presence
 
 import (
 	"container/heap"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,18 +18,17 @@ type Status struct {
 }
 
 // Count is the number of users online, over all tenants.
-func (s *Service) Count() int {
+func (s *Service) Count(context.Context) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.all.online)
+	return len(s.all.online), nil
 }
 
-// Get is the status of one user. Nobody is unknown: who was never seen is
-// offline.
-func (s *Service) Get(user string) Status {
+// Get is the status of one user. A user who was never seen is offline.
+func (s *Service) Get(_ context.Context, user string) (Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status(user)
+	return s.status(user), nil
 }
 
 // status needs s.mu held.
@@ -39,9 +39,8 @@ func (s *Service) status(user string) Status {
 	return Status{UserID: user, LastSeen: s.lastSeen.at(user)}
 }
 
-// Query is the status of each of the users, in the order given. It fails for
-// more than QueryLimit.
-func (s *Service) Query(users []string) ([]Status, error) {
+// Query is the status of each of the users, in the order given. It fails for more than QueryLimit.
+func (s *Service) Query(_ context.Context, users []string) ([]Status, error) {
 	if len(users) > QueryLimit {
 		return nil, fmt.Errorf("%d users asked for, at most %d are answered", len(users), QueryLimit)
 	}
@@ -54,17 +53,15 @@ func (s *Service) Query(users []string) ([]Status, error) {
 	return statuses, nil
 }
 
-// List is a page of the users online, in the order of their ids: those after
-// cursor, which is "" for the first page, and next is the cursor of the page
-// that follows, "" after the last. limit is taken as 1 or ListLimit when it
-// is outside of these. Users who come and go meanwhile may be missed; nobody
-// comes twice.
-func (s *Service) List(cursor string, limit int) (page []Status, next string) {
+// List is a page of the users online, in the order of their ids: those after cursor, which is "" for the first page, and next
+// is the cursor of the page that follows, "" after the last. limit is taken as 1 or ListLimit when it is outside of these.
+// Users who come and go meanwhile may be missed; none comes twice.
+func (s *Service) List(_ context.Context, cursor string, limit int) (page []Status, next string, err error) {
 	limit = max(1, min(limit, ListLimit))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Users are kept in no order: they come and go all the time, and pages
-	// are asked for now and then. One walk keeps the lowest limit+1 ids.
+	// Users are kept in no order: they come and go all the time, and pages are asked for now and then. One walk keeps the
+	// lowest limit+1 ids.
 	lowest := make(highestFirst, 0, limit+1)
 	for _, m := range s.all.online {
 		switch {
@@ -84,11 +81,10 @@ func (s *Service) List(cursor string, limit int) (page []Status, next string) {
 	if len(lowest) > limit {
 		next = page[limit-1].UserID
 	}
-	return page, next
+	return page, next, nil
 }
 
-// highestFirst is a heap of members whose first is the one with the highest
-// user id.
+// highestFirst is a heap of members whose first is the one with the highest user id.
 type highestFirst []*member
 
 func (h highestFirst) Len() int           { return len(h) }

@@ -63,6 +63,32 @@ func BenchmarkEmitUser(b *testing.B) {
 	}
 }
 
+// BenchmarkEmitRoom is what a burst of arrivals costs: 1,000 sessions, all of whose users have come, are told of each other.
+func BenchmarkEmitRoom(b *testing.B) {
+	const users = 1000
+	r := newRecorder()
+	r.connected = func(s *Session) { s.Join("all") }
+	h := New(Config{Engine: engine.Config{MaxQueue: 1 << 30}, Logger: slog.New(slog.DiscardHandler)}, r)
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	defer h.Shutdown(b.Context())
+	packets := make([]RoomPacket, users)
+	for i := range packets {
+		user := fmt.Sprintf("user-%05d", i)
+		nc := rawClient(b, srv.Listener.Addr().String(), `40{"token":"`+user+`"}`)
+		defer nc.Close()
+		go io.Copy(io.Discard, nc)
+		packets[i] = RoomPacket{message("user_online", `{"userId":"`+user+`"}`, 0).Packet, user}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if n := h.EmitRoom("all", packets); n != users {
+			b.Fatalf("reached %d", n)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/users, "ns/session")
+}
+
 // BenchmarkConnection measures what an idle connected client holds in the server: live heap and stacks, the client's own TCP
 // connection in this process (about 0.5 kB) included.
 func BenchmarkConnection(b *testing.B) {

@@ -23,7 +23,7 @@ func TestAuthenticateAndVanish(t *testing.T) {
 		r.connected = func(s *Session) {
 			s.Join("all")
 			s.Emit(message("authenticated", `{}`, 0))
-			h.EmitRoom("all", s.UserID(), message("user_online", `{"userId":"`+s.UserID()+`"}`, 0))
+			h.EmitRoom("all", []RoomPacket{notice("user_online", s.UserID()), notice("user_online", "")})
 		}
 	})
 	const workers = 16

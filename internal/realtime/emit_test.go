@@ -2,6 +2,10 @@ package realtime
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,17 +66,104 @@ func TestRoomsLeaveOutTheirUser(t *testing.T) {
 		r.connected = func(s *Session) { s.Join("all", "all", "other") }
 	})
 	alice, bob := s.connect(t, "alice"), s.connect(t, "bob")
-	if n := s.EmitRoom("all", "alice", message("user_online", `{"userId":"alice"}`, 0)); n != 1 {
-		t.Errorf("reached %d", n)
+	for _, c := range []struct {
+		name       string
+		packets    []RoomPacket
+		reached    int
+		alice, bob []string
+	}{
+		{"nothing", nil, 0, nil, nil},
+		{"one, without its user", []RoomPacket{notice("a", "alice")}, 1, nil, []string{"a"}},
+		{"one for all", []RoomPacket{notice("a", "")}, 2, []string{"a"}, []string{"a"}},
+		{"the first and the last are left out", []RoomPacket{notice("a", "alice"), notice("b", ""), notice("c", "bob")}, 2,
+			[]string{"b", "c"}, []string{"a", "b"}},
+		{"one in the middle is left out", []RoomPacket{notice("a", "carol"), notice("b", "alice"), notice("c", "")}, 2,
+			[]string{"a", "c"}, []string{"a", "b", "c"}},
+	} {
+		before := s.Stats().Deliveries
+		if n := s.EmitRoom("all", c.packets); n != c.reached {
+			t.Errorf("%s: reached %d", c.name, n)
+		}
+		if n := s.Stats().Deliveries - before; n != uint64(len(c.alice)+len(c.bob)) {
+			t.Errorf("%s: counted as %d deliveries", c.name, n)
+		}
+		for to, names := range map[*client][]string{alice: c.alice, bob: c.bob} {
+			for _, name := range names {
+				to.expect(`42["` + name + `",1]`)
+			}
+		}
 	}
-	if n := s.EmitRoom("all", "", message("both", `1`, 0)); n != 2 {
-		t.Errorf("reached %d", n)
-	}
-	bob.expect(`42["user_online",{"userId":"alice"}]`, `42["both",1]`)
-	alice.expect(`42["both",1]`)
+	s.EmitUser("alice", message("end", `1`, 0)) // and so nothing else was before it
+	s.EmitUser("bob", message("end", `1`, 0))
+	alice.expect(`42["end",1]`)
+	bob.expect(`42["end",1]`)
 	if n := s.Stats().Rooms; n != 4 {
 		t.Errorf("%d rooms", n)
 	}
+}
+
+// However many packets a room gets at a time, each session is written to once, also around the one that leaves it out.
+func TestARoomIsWrittenToOncePerSession(t *testing.T) {
+	writes := make(chan int, 1000)
+	h := New(Config{Logger: slog.New(slog.DiscardHandler)}, &recorder{
+		connected: func(s *Session) { s.Join("all") }, left: make(chan departure, 2), sessions: map[*Session]int{},
+	})
+	srv := httptest.NewUnstartedServer(h)
+	srv.Listener = countedListener{srv.Listener, writes}
+	srv.Start()
+	s := &stand{Hub: h, url: srv.URL}
+	defer srv.Close()
+	defer h.Shutdown(t.Context())
+	clients := []*client{s.connect(t, "alice"), s.connect(t, "bob")}
+	eventually(t, "both are through with their CONNECT", func() bool { return h.engine.Stats().Buffered == 0 })
+	for len(writes) > 0 {
+		<-writes
+	}
+	var packets []RoomPacket
+	for range 300 {
+		packets = append(packets, notice("user_online", ""))
+	}
+	packets[100].ExceptUser = "alice"
+	h.EmitRoom("all", packets)
+	want := `42["user_online",1]`
+	for i, c := range clients {
+		for range 299 + i {
+			c.expect(want)
+		}
+		c.vanish()
+	}
+	size := len(want) + 2 // with the frame's header
+	sizes := []int{<-writes, <-writes}
+	slices.Sort(sizes)
+	if !slices.Equal(sizes, []int{299 * size, 300 * size}) || len(writes) != 0 {
+		t.Errorf("writes of %v bytes, and %d more", sizes, len(writes))
+	}
+}
+
+// countedListener tells the length of each write to a connection.
+type countedListener struct {
+	net.Listener
+	writes chan<- int
+}
+
+func (l countedListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return countedConn{nc, l.writes}, err
+}
+
+type countedConn struct {
+	net.Conn
+	writes chan<- int
+}
+
+func (c countedConn) Write(b []byte) (int, error) {
+	c.writes <- len(b)
+	return c.Conn.Write(b)
+}
+
+// notice is a packet for a room that exceptUser does not get.
+func notice(name, exceptUser string) RoomPacket {
+	return RoomPacket{events.Encode(name, []byte("1"), events.ID{}), exceptUser}
 }
 
 func TestDisconnectUser(t *testing.T) {
@@ -113,7 +204,7 @@ func TestHoldKeepsBackUntilLive(t *testing.T) {
 	}
 	s.EmitUser("alice", message("unstored", `0`, 0))
 	s.EmitUser("alice", message("n", `7`, 7))
-	s.EmitRoom("all", "", message("user_online", `1`, 0))
+	s.EmitRoom("all", []RoomPacket{notice("user_online", "")})
 	session.Emit(message("replayed", `4`, 4))
 	c.expect(`42["user_online",1]`, `42["replayed",4,"4-0"]`)
 	session.Live(events.ID{Ms: 6})

@@ -128,12 +128,51 @@ func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
 // UserSockets counts the sessions of a user that have joined the user's room.
 func (h *Hub) UserSockets(userID string) int { return h.rooms.count(userRoomPrefix + userID) }
 
-// EmitRoom sends m to the sessions in a room but those of exceptUser, past what is kept back. It returns to how many.
-func (h *Hub) EmitRoom(room, exceptUser string, m Message) (sockets int) {
-	return h.emit([]byte(room), m, func(to *member, frames []*engine.Frame) bool {
-		s := to.session
-		return s.userID != exceptUser && s.send(frames, m.Place, m.Confirm)
-	})
+// RoomPacket is a Socket.IO packet for a room.
+type RoomPacket struct {
+	Packet     []byte // from events.Encode; copied by the call that takes it
+	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
+}
+
+// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each session gets
+// all that are for it in one write. It returns to how many sessions.
+func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
+	sessions := h.rooms.sessionsIn(room)
+	if len(sessions) == 0 || len(packets) == 0 {
+		return 0
+	}
+	var batch engine.Batch
+	except := make(map[string]int) // the places of packets that leave a user out
+	for i, p := range packets {
+		batch.Add(p.Packet)
+		if p.ExceptUser != "" {
+			except[p.ExceptUser] = i
+		}
+	}
+	last, deliveries := len(packets), 0
+	all := [1]*engine.Frame{batch.Frame(0, last)}
+	for _, s := range sessions {
+		frames, n := all[:], last
+		if i, out := except[s.userID]; out {
+			if n--; n == 0 {
+				continue
+			}
+			frames = frames[:0:0]
+			if i > 0 {
+				frames = append(frames, batch.Frame(0, i))
+			}
+			if i+1 < last {
+				frames = append(frames, batch.Frame(i+1, last))
+			}
+		}
+		if s.send(frames, events.ID{}, false) {
+			sockets++
+			deliveries += n
+		}
+	}
+	h.count.emits.Add(1)
+	h.count.deliveries.Add(uint64(deliveries))
+	return sockets
 }
 
 // emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.

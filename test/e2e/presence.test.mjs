@@ -50,19 +50,39 @@ describe("presence for everyone", () => {
     assert.deepEqual([data, more], [{ userId: b }, []]); // no trailing string: it is not stored
   });
 
-  test("a client's own goodbye is told at once", async () => {
-    const user = someone("ada");
+  test("the grace holds also for a client's own disconnect, and counts from the last tab", async () => {
+    const [user, remounts] = [someone("ada"), someone("strict")];
     const watcher = await tab(someone("watcher")).ready();
-    const slow = await tab(someone("slow")).ready();
-    const t = await tab(user).ready();
-    const slowName = slow.named("authenticated")[0].args[0].userId;
-    slow.cut(); // gone first, but its grace runs
-    t.close();
+    const [lost, last] = await Promise.all([tab(user).ready(), tab(user).ready()]);
+    await told(watcher, "user_online", user);
+    lost.cut();
+    const page = await tab(remounts).ready();
+    await told(watcher, "user_online", remounts);
+    page.close();
+    await tab(remounts).ready(); // as React does in development
+    const closing = Date.now();
+    last.close();
     const { args } = await told(watcher, "user_offline", user);
     assert.equal(args.length, 1);
-    assert.ok(Math.abs(Date.parse(args[0].lastSeen) - Date.now()) < 10_000, args[0].lastSeen);
-    assert.deepEqual(heard(watcher, slowName), ["user_online"], "the grace did not hold");
-    await told(watcher, "user_offline", slowName);
+    const seen = Date.parse(args[0].lastSeen);
+    assert.ok(seen >= closing - 10 && Date.now() - seen >= GRACE, `closed at ${closing}, last seen ${seen}, told at ${Date.now()}`);
+    assert.deepEqual(heard(watcher, remounts), ["user_online"]);
+  });
+
+  test("a crowd that comes after a start is known to everybody in the end", async () => {
+    const users = Array.from({ length: 130 }, () => someone("crowd"));
+    const tabs = await Promise.all(users.map((user, i) => tab(user, { transport: i % 4 ? "websocket" : "polling" }).ready()));
+    const known = ({ events }) => {
+      let users = new Set();
+      for (const { name, args } of events) {
+        if (name === "online_users") users = new Set(args[0].users);
+        else if (name === "user_online") users.add(args[0].userId);
+        else if (name === "user_offline") users.delete(args[0].userId);
+      }
+      return users;
+    };
+    await Promise.all(tabs.map((t, i) => t.record.until(() => users.every((user) => known(t).has(user)), `everybody, at tab ${i}`)));
+    for (const [i, t] of tabs.entries()) assert.deepEqual(heard(t, users[i]), [], "a tab was told of its own user");
   });
 
   for (const transport of ["websocket", "polling", "upgrade"]) {

@@ -51,7 +51,7 @@ export class Session {
     this.#socket.connect();
   }
 
-  /** Leaves on purpose: others see it when the grace is over. connect() comes back. */
+  /** Leaves on purpose: others see it after the grace. connect() comes back. */
   leave() {
     clearTimeout(this.#refresh);
     this.#socket.disconnect();

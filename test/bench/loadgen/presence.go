@@ -9,22 +9,34 @@ import (
 	"jobwire/test/bench/loadgen/sockets"
 )
 
-// presence lets n users arrive while conns sockets watch, and counts the
-// user_online events that the watchers get.
+// presence lets n users arrive while conns sockets watch, and counts how the
+// watchers learn of them: each by one user_online, or from a list, which may
+// repeat what came before it.
 func presence(ctx context.Context, t *target) (metrics, error) {
-	const prefix = "arriving-"
+	const prefix = "arriving-user-"
 	heard := newTally(t.conns * t.n)
+	// place is where a watcher's hearing of a user is counted. Arrivals are
+	// numbered after the watchers.
+	place := func(watcher int, user []byte) (int, bool) {
+		number, ok := bytes.CutPrefix(user, []byte(prefix))
+		i, err := strconv.Atoi(string(number))
+		return watcher*t.n + i - t.conns, ok && err == nil && i >= t.conns && i < t.conns+t.n
+	}
 	pool, err := t.pool(func(c *sockets.Conn, ev sockets.Event) {
-		if c.Tag >= t.conns || string(ev.Name) != "user_online" {
+		if c.Tag >= t.conns {
 			return
 		}
-		who, ok := bytes.CutPrefix(sockets.Field(ev.Body, `"userId":"`), []byte(prefix+"user-"))
-		if !ok {
-			return
-		}
-		// Arrivals are numbered after the watchers.
-		if i, err := strconv.Atoi(string(who)); err == nil && i >= t.conns && i < t.conns+t.n {
-			heard.add(c.Tag*t.n + i - t.conns)
+		switch string(ev.Name) {
+		case "user_online":
+			if i, ok := place(c.Tag, sockets.Field(ev.Body, `"userId":"`)); ok {
+				heard.add(i)
+			}
+		case "online_users":
+			for user := range bytes.SplitSeq(ev.Body, []byte{'"'}) {
+				if i, ok := place(c.Tag, user); ok && heard.seen[i] == 0 {
+					heard.add(i)
+				}
+			}
 		}
 	})
 	if err != nil {
@@ -37,7 +49,7 @@ func presence(ctx context.Context, t *target) (metrics, error) {
 	if err := pause(ctx, time.Second); err != nil {
 		return nil, err
 	}
-	arriving := t.specs(prefix, t.conns, t.n, t.conns+t.n)
+	arriving := t.specs("arriving-", t.conns, t.n, t.conns+t.n)
 	measuring()
 	m, err := t.startMeter()
 	if err != nil {
