@@ -45,9 +45,12 @@ type backend struct {
 	published []events.Event
 	waited    time.Duration
 	publish   func(events.Event) (delivery.Result, error)
+	batch     error // no event of a batch can be stored
 
-	disconnected string // user id and last packet
-	jobs         func(userID string) ([]delivery.Job, error)
+	disconnected string // user id and reason
+	disconnect   error
+	query        delivery.JobsQuery
+	jobs         func(delivery.JobsQuery) (delivery.JobsPage, error)
 	ready        error
 
 	cursor string
@@ -66,31 +69,41 @@ func (b *backend) Publish(_ context.Context, event events.Event) (delivery.Resul
 	return delivery.Result{ID: events.ID{Ms: 1763900000000, Seq: uint64(len(b.published) - 1)}, Status: delivery.StatusSent, Sockets: 2}, nil
 }
 
-func (b *backend) PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (delivery.Result, bool, error) {
-	b.waited = d
+func (b *backend) PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (delivery.Result, bool, bool, error) {
 	result, err := b.Publish(ctx, event)
-	return result, err == nil && event.Name == events.JobCompleted, err
+	if err != nil || !event.Kind.Logged() || result.Status == delivery.StatusIgnored {
+		return result, false, false, err
+	}
+	b.waited = d
+	return result, event.Name == events.JobCompleted, true, nil
 }
 
-func (b *backend) PublishBatch(ctx context.Context, batch []events.Event) []delivery.Answer {
+func (b *backend) PublishBatch(ctx context.Context, batch []events.Event) ([]delivery.Answer, error) {
+	if b.batch != nil {
+		return nil, b.batch
+	}
 	answers := make([]delivery.Answer, len(batch))
 	for i, event := range batch {
 		answers[i].Result, answers[i].Err = b.Publish(ctx, event)
 	}
-	return answers
+	return answers, nil
 }
 
-func (b *backend) DisconnectUser(userID string, last []byte) int {
-	b.disconnected = userID + " " + string(last)
-	return 3
-}
-
-func (b *backend) Jobs(_ context.Context, userID string) ([]delivery.Job, error) {
-	b.asked = append(b.asked, userID)
-	if b.jobs != nil {
-		return b.jobs(userID)
+func (b *backend) Disconnect(_ context.Context, userID, reason string) (int, error) {
+	if b.disconnect != nil {
+		return 0, b.disconnect
 	}
-	return nil, nil
+	b.disconnected = userID + " " + reason
+	return 3, nil
+}
+
+func (b *backend) Jobs(_ context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
+	b.asked = append(b.asked, q.UserID)
+	b.query = q
+	if b.jobs != nil {
+		return b.jobs(q)
+	}
+	return delivery.JobsPage{}, nil
 }
 
 func (b *backend) Ready(context.Context) error { return b.ready }
@@ -125,7 +138,7 @@ func (b *backend) Query(userIDs []string) ([]presence.Status, error) {
 var smallLimits = EventsConfig{MaxEventBytes: 256, MaxBatchItems: 4, MaxBatchBytes: 1024}
 
 // api is the HTTP API as a server puts it together, in front of b.
-func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
+func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	Prepare(engine)
 	engine.Use(middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
@@ -136,7 +149,7 @@ func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine.GET("/metrics", health.Metrics)
 	engine.GET("/openapi.yaml", OpenAPI)
 
-	publisher, users, who := NewEvents(b, cfg), NewUsers(b, b), NewPresence(b)
+	publisher, users, who := NewEvents(b, cfg), NewUsers(b), NewPresence(b)
 	v1 := engine.Group("/v1", middleware.APIKey(keys{testKey: "tests"}, Problem))
 	v1.POST("/events", publisher.Publish)
 	v1.POST("/events/batch", publisher.Batch)

@@ -9,7 +9,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	h := api(new(backend), smallLimits, silent())
+	h := api(t, new(backend), smallLimits, silent())
 	stranger := func(path string) call { return call{method: "GET", path: path, stranger: true} }
 	expect(t, stranger("/livez").to(h), 200, `{"status":"alive"}`)
 	expect(t, stranger("/readyz").to(h), 200, `{"status":"ready"}`)

@@ -109,7 +109,7 @@ var (
 	noStore  = []string{"no-store"}
 )
 
-// answer answers 200 with value as JSON that nobody may keep.
+// answer answers 200 with value as JSON that no cache may keep.
 func answer(c *gin.Context, value any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)

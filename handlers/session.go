@@ -38,6 +38,7 @@ type Sessions struct {
 	audience     Audience
 	replayer     Replayer
 	log          *slog.Logger
+	asks         askLimits
 }
 
 // NewSessions ties sockets to presence and delivery.
@@ -83,6 +84,7 @@ func (s *Sessions) Connected(session *realtime.Session) {
 func (s *Sessions) Disconnected(session *realtime.Session, reason string) {
 	id := session.Identity()
 	s.audience.Leave(id.UserID, id.Tenant, session.ID(), reason == realtime.ReasonClientDisconnect)
+	s.asks.forget(session)
 }
 
 // Confirmed passes a receipt on.
