@@ -33,6 +33,7 @@ func (patient) PublishAndWait(ctx context.Context, _ events.Event, d time.Durati
 func TestBodiesAndWaitsOverTheWire(t *testing.T) {
 	const brief = 50 * time.Millisecond
 	engine := gin.New()
+	engine.Use(conforms(t))
 	engine.POST("/v1/events", NewEvents(patient{}, EventsConfig{}).Publish)
 	server := httptest.NewUnstartedServer(engine)
 	server.Config.ReadTimeout, server.Config.WriteTimeout = brief, 2*brief

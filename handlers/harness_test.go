@@ -137,11 +137,11 @@ func (b *backend) Query(userIDs []string) ([]presence.Status, error) {
 // smallLimits keep the bodies of tests short.
 var smallLimits = EventsConfig{MaxEventBytes: 256, MaxBatchItems: 4, MaxBatchBytes: 1024}
 
-// api is the HTTP API as a server puts it together, in front of b.
+// api is the HTTP API as a server puts it together, in front of b. What it answers must be as openapi.yaml says.
 func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	Prepare(engine)
-	engine.Use(middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
+	engine.Use(conforms(t), middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
 
 	health := NewHealth(b, metrics.NewSet())
 	engine.GET("/livez", health.Live)

@@ -23,6 +23,7 @@ func TestMetrics(t *testing.T) {
 	set := metrics.NewSet()
 	set.NewGauge("jobwire_connections", func() float64 { return 7 })
 	engine := gin.New()
+	engine.Use(conforms(t))
 	engine.GET("/metrics", NewHealth(new(backend), set).Metrics)
 	w := get("/metrics").to(engine)
 	for _, line := range []string{"jobwire_connections 7\n", "go_goroutines ", "process_resident_memory_bytes "} {
