@@ -177,9 +177,9 @@ func batchAnswer(c *gin.Context, items []events.Item, answers []delivery.Answer)
 	return append(text, `]}`...)
 }
 
-// appendResult appends {"id":…,"status":…,"sockets":…[,"reason":…] and leaves
-// the object open. It is written by hand because every POST ends here; nothing
-// in it needs escapes. The id is the event's place among all of its user, of progress too; what was ignored has none: null.
+// appendResult appends {"id":…,"status":…,"sockets":…[,"reason":…] and leaves the object open. It is written by hand because
+// every POST ends here; nothing in it needs escapes. The id is the event's place among all of its user, of progress too; what
+// was ignored has none: null.
 func appendResult(dst []byte, result delivery.Result) []byte {
 	if result.ID.IsZero() {
 		dst = append(dst, `{"id":null`...)

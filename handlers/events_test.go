@@ -279,7 +279,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// A client that has left gets nothing, and is nobody's fault.
+// A client that has left gets nothing, and that is no failure.
 func TestClientThatLeft(t *testing.T) {
 	b := &backend{publish: func(events.Event) (delivery.Result, error) { return delivery.Result{}, context.Canceled }}
 	h := api(t, b, smallLimits, silent())

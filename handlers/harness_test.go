@@ -169,7 +169,7 @@ type call struct {
 	method, path string
 	body         string
 	headers      []string
-	stranger     bool      // sends no API key
+	keyless      bool      // sends no API key
 	reader       io.Reader // instead of body
 }
 
@@ -186,7 +186,7 @@ func (c call) request() *http.Request {
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	if !c.stranger {
+	if !c.keyless {
 		r.Header.Set("Authorization", "Bearer "+testKey)
 	}
 	for _, header := range c.headers {

@@ -103,7 +103,7 @@ func checkMediaType(header http.Header) error {
 	return nil
 }
 
-// header values that many answers share; nobody may change them.
+// header values that many answers share; they are not to be changed.
 var (
 	jsonType = []string{"application/json"}
 	noStore  = []string{"no-store"}
@@ -121,7 +121,7 @@ func answer(c *gin.Context, value any) {
 	answerFresh(c, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
 }
 
-// answerFresh answers 200 with JSON that nobody may keep, as caches may keep
+// answerFresh answers 200 with JSON that no cache may keep, as caches may keep
 // answers to a GET.
 func answerFresh(c *gin.Context, text []byte) {
 	c.Writer.Header()["Cache-Control"] = noStore
@@ -136,5 +136,5 @@ func answerText(c *gin.Context, status int, text []byte) {
 
 func write(c *gin.Context, status int, body []byte) {
 	c.Status(status)
-	_, _ = c.Writer.Write(body) // the client is gone: nobody is left to tell
+	_, _ = c.Writer.Write(body) // fails only when the client is gone
 }

@@ -35,7 +35,7 @@ type problem struct {
 	detail string // said when the occasion has nothing better to say
 
 	// retryAfter is in seconds; 0 means that a repeat is of no use, or that
-	// whoever refused has set the header.
+	// middleware has set the header.
 	retryAfter int
 }
 
@@ -104,7 +104,7 @@ func Problem(c *gin.Context, code string) {
 // to the context, for the access log to tell.
 func fail(c *gin.Context, err error) {
 	if errors.Is(err, context.Canceled) && c.Request.Context().Err() != nil {
-		c.AbortWithStatus(statusClientGone) // nobody is left to read an answer
+		c.AbortWithStatus(statusClientGone) // no client reads an answer
 		return
 	}
 	refusal := refusalOf(err)

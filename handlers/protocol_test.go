@@ -428,7 +428,7 @@ func TestProtocolOfBounds(t *testing.T) {
 	}
 }
 
-// The longest online_users fits into the smallest queue that an operator may set: else nobody could connect on a busy node.
+// The longest online_users fits into the smallest queue that an operator may set: else no client could connect on a busy node.
 func TestTheSmallestQueueHoldsTheLongestOnlineUsers(t *testing.T) {
 	serve := func(queue string) (*config.Command, error) {
 		return config.Load([]string{"--max-queue=" + queue, "--max-event-bytes=1KiB", "--jwt-secret=" + strings.Repeat("s", 32), "--api-keys=k=" + testKey}, nil, nil)

@@ -254,10 +254,10 @@ func TestEveryRefusal(t *testing.T) {
 		}
 		path := strings.ReplaceAll(operation.path, "{userId}", "alice")
 		t.Run(name+"/no key", func(t *testing.T) {
-			check(t, name, call{method: operation.method, path: path, stranger: true}, new(backend), "api_key_missing", "")
+			check(t, name, call{method: operation.method, path: path, keyless: true}, new(backend), "api_key_missing", "")
 		})
 		t.Run(name+"/wrong key", func(t *testing.T) {
-			check(t, name, call{method: operation.method, path: path, stranger: true}.with("X-API-Key: wrong"), new(backend), "api_key_invalid", "")
+			check(t, name, call{method: operation.method, path: path, keyless: true}.with("X-API-Key: wrong"), new(backend), "api_key_invalid", "")
 		})
 	}
 

@@ -60,7 +60,7 @@ func decodeObject(body []byte, fields map[string]any) error {
 	return nil
 }
 
-// clip keeps a stranger's field name short enough to repeat.
+// clip keeps a field name of the client's short enough to repeat.
 func clip(name string) string {
 	const limit = 64
 	if len(name) <= limit {
