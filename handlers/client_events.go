@@ -10,9 +10,10 @@ import (
 
 // RegisterClientEvents lists all that a client may send. Add a row to offer
 // more: a name, a payload type, and a function from it to the ack.
-func RegisterClientEvents(hub *realtime.Hub, sessions *Sessions, verifier middleware.TokenVerifier) {
+func RegisterClientEvents(hub *realtime.Hub, sessions *Sessions, jobs JobTeller, verifier middleware.TokenVerifier) {
 	realtime.Handle(hub, "authenticate", refreshToken(verifier))
 	realtime.Handle(hub, "get_online_users", sessions.getOnlineUsers)
+	realtime.HandleInOrder(hub, "get_jobs", sessions.getJobs(jobs))
 }
 
 type tokenPayload struct {

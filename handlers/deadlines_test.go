@@ -21,18 +21,19 @@ import (
 // patient waits for a receipt as long as it may, unless the client leaves.
 type patient struct{ Publisher }
 
-func (patient) PublishAndWait(ctx context.Context, _ events.Event, d time.Duration) (delivery.Result, bool, error) {
+func (patient) PublishAndWait(ctx context.Context, _ events.Event, d time.Duration) (delivery.Result, bool, bool, error) {
 	select {
 	case <-ctx.Done():
-		return delivery.Result{}, false, ctx.Err()
+		return delivery.Result{}, false, false, ctx.Err()
 	case <-time.After(d):
-		return delivery.Result{ID: events.ID{Ms: 1}, Status: delivery.StatusStored}, false, nil
+		return delivery.Result{ID: events.ID{Ms: 1}, Status: delivery.StatusStored}, false, true, nil
 	}
 }
 
 func TestBodiesAndWaitsOverTheWire(t *testing.T) {
 	const brief = 50 * time.Millisecond
 	engine := gin.New()
+	engine.Use(conforms(t))
 	engine.POST("/v1/events", NewEvents(patient{}, EventsConfig{}).Publish)
 	server := httptest.NewUnstartedServer(engine)
 	server.Config.ReadTimeout, server.Config.WriteTimeout = brief, 2*brief

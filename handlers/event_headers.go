@@ -77,8 +77,8 @@ func applyStaleAfter(event *events.Event, values []string) error {
 		return refuse("the header is there twice")
 	case err != nil:
 		return refuse(refusalOf(err).Detail)
-	case event.Name != events.JobProgress:
-		return refuse("only " + events.JobProgress + " can be watched")
+	case event.Kind != events.Progress:
+		return refuse("only progress can be watched")
 	case event.StaleAfter != 0 && event.StaleAfter != after:
 		return refuse("the header and the field staleAfter differ")
 	}

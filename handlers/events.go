@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -12,14 +13,14 @@ import (
 	"jobwire/internal/events"
 )
 
-// Publisher takes the events of workers. Its errors are *events.Error where
-// workers may know the reason.
+// Publisher takes the events of workers. Its errors are *events.Error where workers may know the reason.
 type Publisher interface {
 	Publish(ctx context.Context, event events.Event) (delivery.Result, error)
-	// PublishAndWait also waits, at most d, for a client's receipt.
-	PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (result delivery.Result, delivered bool, err error)
-	// PublishBatch answers every event in its place.
-	PublishBatch(ctx context.Context, batch []events.Event) []delivery.Answer
+	// PublishAndWait also waits, at most d, for a client's receipt. For what is never confirmed, progress and ignored events,
+	// waited is false.
+	PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (result delivery.Result, delivered, waited bool, err error)
+	// PublishBatch answers every event in its place. The error says that none of them could be stored.
+	PublishBatch(ctx context.Context, batch []events.Event) ([]delivery.Answer, error)
 }
 
 // Limits on what a worker may send in one request, in bytes and items.
@@ -76,7 +77,7 @@ func (e *Events) Publish(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	event, err := events.Parse(body)
+	event, warnings, err := events.Parse(body)
 	if err == nil {
 		err = applyHeaders(&event, c.Request.Header)
 	}
@@ -84,36 +85,32 @@ func (e *Events) Publish(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	if wait := preferredWait(c.Request.Header); wait > 0 {
-		e.publishAndWait(c, event, wait)
-		return
+	var result delivery.Result
+	var delivered, waited bool
+	if wait := preferredWait(c.Request.Header); wait == 0 {
+		result, err = e.publisher.Publish(c.Request.Context(), event)
+	} else {
+		takeTime(c)
+		// The server's limit for writing began with the request and may be shorter.
+		_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(wait + writeGrace))
+		result, delivered, waited, err = e.publisher.PublishAndWait(c.Request.Context(), event, wait)
+		if waited {
+			c.Header("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
+		}
 	}
-	result, err := e.publisher.Publish(c.Request.Context(), event)
 	if err != nil {
 		fail(c, err)
 		return
 	}
-	markRepeat(c, result)
-	text := appendResult(make([]byte, 0, 96), result)
-	answerText(c, http.StatusAccepted, append(text, '}'))
-}
-
-// publishAndWait answers when the user's client has confirmed the event, or
-// did not do so in time; `delivered` tells which.
-func (e *Events) publishAndWait(c *gin.Context, event events.Event, wait time.Duration) {
-	takeTime(c)
-	// The server's limit for writing began with the request and may be shorter.
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(wait + writeGrace))
-	result, delivered, err := e.publisher.PublishAndWait(c.Request.Context(), event, wait)
-	if err != nil {
-		fail(c, err)
-		return
+	if result.Repeated {
+		c.Header("Idempotent-Replayed", "true")
 	}
-	markRepeat(c, result)
-	c.Header("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	text := appendResult(make([]byte, 0, 128), result)
-	text = append(text, `,"delivered":`...)
-	text = strconv.AppendBool(text, delivered)
+	if waited {
+		text = append(text, `,"delivered":`...)
+		text = strconv.AppendBool(text, delivered)
+	}
+	text = appendWarnings(text, warnings)
 	answerText(c, http.StatusAccepted, append(text, '}'))
 }
 
@@ -143,9 +140,12 @@ func (e *Events) Batch(c *gin.Context) {
 	}
 	var answers []delivery.Answer
 	if len(good) > 0 {
-		answers = e.publisher.PublishBatch(c.Request.Context(), good)
+		answers, err = e.publisher.PublishBatch(c.Request.Context(), good)
 	}
-	if err := c.Request.Context().Err(); err != nil {
+	if gone := c.Request.Context().Err(); gone != nil {
+		err = gone
+	}
+	if err != nil {
 		fail(c, err)
 		return
 	}
@@ -167,7 +167,8 @@ func batchAnswer(c *gin.Context, items []events.Item, answers []delivery.Answer)
 			answer := answers[published]
 			published++
 			if err = answer.Err; err == nil {
-				text = append(appendResult(text, answer.Result), '}')
+				text = appendWarnings(appendResult(text, answer.Result), items[i].Warnings)
+				text = append(text, '}')
 				continue
 			}
 		}
@@ -176,9 +177,9 @@ func batchAnswer(c *gin.Context, items []events.Item, answers []delivery.Answer)
 	return append(text, `]}`...)
 }
 
-// appendResult appends {"id":…,"status":…,"sockets":…[,"reason":…] and leaves
-// the object open. It is written by hand because every POST ends here; nothing
-// in it needs escapes. An event that was ignored got no id: null.
+// appendResult appends {"id":…,"status":…,"sockets":…[,"reason":…] and leaves the object open. It is written by hand because
+// every POST ends here; nothing in it needs escapes. The id is the event's place among all of its user, of progress too; what
+// was ignored has none: null.
 func appendResult(dst []byte, result delivery.Result) []byte {
 	if result.ID.IsZero() {
 		dst = append(dst, `{"id":null`...)
@@ -199,10 +200,14 @@ func appendResult(dst []byte, result delivery.Result) []byte {
 	return dst
 }
 
-// markRepeat says in a header, since the body must be that of the first
-// answer, that an idempotency key came again.
-func markRepeat(c *gin.Context, result delivery.Result) {
-	if result.Repeated {
-		c.Header("Idempotent-Replayed", "true")
+// appendWarnings appends ,"warnings":[…] when there are any.
+func appendWarnings(dst []byte, warnings []events.Warning) []byte {
+	if len(warnings) == 0 {
+		return dst
 	}
+	text, err := json.Marshal(warnings)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return append(append(dst, `,"warnings":`...), text...)
 }

@@ -2,9 +2,11 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -30,12 +32,16 @@ func TestPublish(t *testing.T) {
 		"coalesced": {delivery.Result{ID: id, Status: delivery.StatusCoalesced}, `{"id":"1763900000000-7","status":"coalesced","sockets":0}`, ""},
 		"ignored": {delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonJobFinished},
 			`{"id":null,"status":"ignored","sockets":0,"reason":"job_finished"}`, ""},
+		"of an earlier attempt": {delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonAttemptSuperseded},
+			`{"id":null,"status":"ignored","sockets":0,"reason":"attempt_superseded"}`, ""},
+		"a repeat of what was ignored": {delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonJobFinished, Repeated: true},
+			`{"id":null,"status":"ignored","sockets":0,"reason":"job_finished"}`, "true"},
 		"repeated": {delivery.Result{ID: id, Status: delivery.StatusSent, Sockets: 3, Repeated: true},
 			`{"id":"1763900000000-7","status":"sent","sockets":3}`, "true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &backend{publish: func(events.Event) (delivery.Result, error) { return tc.result, nil }}
-			w := call{method: "POST", path: "/v1/events", body: progress}.to(api(b, smallLimits, silent()))
+			w := call{method: "POST", path: "/v1/events", body: progress}.to(api(t, b, smallLimits, silent()))
 			expect(t, w, 202, tc.body)
 			if got := w.Header().Get("Content-Type"); got != "application/json" {
 				t.Errorf("content type %q", got)
@@ -63,7 +69,7 @@ func TestDataIsPassedOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := new(backend)
-			h := api(b, smallLimits, silent())
+			h := api(t, b, smallLimits, silent())
 			event := `{"data":` + data + `,"event":"job_progress","userId":"alice"}`
 			if w := (call{method: "POST", path: "/v1/events", body: event}).to(h); w.Code != 202 {
 				t.Fatalf("%d %s", w.Code, w.Body)
@@ -97,11 +103,12 @@ func TestEventHeaders(t *testing.T) {
 		"longest key":           {"", []string{"Idempotency-Key: " + strings.Repeat("k", 255)}, strings.Repeat("k", 255), 0},
 		"stale":                 {"", []string{"Stale-After: 1.5"}, "", 1500 * time.Millisecond},
 		"stale beside the same": {`,"staleAfter":2.0`, []string{"Stale-After: 2"}, "", 2 * time.Second},
+		"stale beside a kind":   {`,"kind":"progress"`, []string{"Stale-After: 2"}, "", 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := new(backend)
 			body := strings.TrimSuffix(progress, "}") + tc.fields + "}"
-			w := call{method: "POST", path: "/v1/events", body: body, headers: tc.headers}.to(api(b, EventsConfig{}, silent()))
+			w := call{method: "POST", path: "/v1/events", body: body, headers: tc.headers}.to(api(t, b, EventsConfig{}, silent()))
 			if w.Code != 202 {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
@@ -112,7 +119,61 @@ func TestEventHeaders(t *testing.T) {
 	}
 }
 
+// What an event is to a job reaches the publisher, from the name and the data or from the fields beside them.
+func TestKinds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body    string
+		headers []string
+		want    events.Event
+	}{
+		"a known name": {`{"userId":"u","event":"job_failed","data":{"jobId":7,"attempt":0}}`, nil,
+			events.Event{Name: "job_failed", Kind: events.Failed, JobID: "7", HasAttempt: true}},
+		"a known name that is said twice": {`{"userId":"u","event":"job_completed","kind":"completed","jobId":"7","data":{"jobId":7,"attempt":3},"attempt":3}`, nil,
+			events.Event{Name: "job_completed", Kind: events.Completed, JobID: "7", Attempt: 3, HasAttempt: true}},
+		"an own name with a kind": {`{"userId":"u","event":"video","kind":"progress","jobId":"v","data":"40 %","staleAfter":5}`, nil,
+			events.Event{Name: "video", Kind: events.Progress, JobID: "v", StaleAfter: 5 * time.Second}},
+		"an own name with a kind, watched by a header": {`{"userId":"u","event":"video","kind":"progress","jobId":"v","data":[]}`, []string{"Stale-After: 5"},
+			events.Event{Name: "video", Kind: events.Progress, JobID: "v", StaleAfter: 5 * time.Second}},
+		"an own name alone": {`{"userId":"u","event":"video","data":{"jobId":"v","kind":"progress"},"kind":null,"jobId":null,"attempt":null}`, nil,
+			events.Event{Name: "video"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := new(backend)
+			if w := (call{method: "POST", path: "/v1/events", body: tc.body, headers: tc.headers}).to(api(t, b, smallLimits, silent())); w.Code != 202 {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+			got := b.published[0]
+			got.UserID, got.Data = "", nil
+			if !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got  %+v\nwant %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	const (
+		odd     = `{"userId":"u","event":"job_progress","data":{"jobId":1,"progress":101}}`
+		slip    = `{"userId":"u","event":"job_done","data":1}`
+		meant   = `{"userId":"u","event":"job_done","kind":"completed","jobId":1,"data":1}`
+		ofOdd   = `,"warnings":[{"code":"progress_out_of_range","field":"data.progress","detail":"progress is a number from 0 to 100"}]`
+		ofSlip  = `,"warnings":[{"code":"event_name_unusual","field":"event","detail":"did you mean job_completed? A name of your own changes no job, unless it comes with a kind"}]`
+		taken   = `{"id":"1763900000000-0","status":"sent","sockets":2`
+		refused = `{"error":{"type":"/openapi.yaml#/x-problems/missing_field","title":"Field missing","status":400,"detail":"the field is required","code":"missing_field","field":"data"}}`
+	)
+	for _, tc := range []struct{ body, answer string }{
+		{odd, taken + ofOdd}, {slip, taken + ofSlip}, {meant, taken}, {progress, taken},
+	} {
+		expect(t, call{method: "POST", path: "/v1/events", body: tc.body}.to(api(t, new(backend), smallLimits, silent())), 202, tc.answer+"}")
+	}
+	expect(t, call{method: "POST", path: "/v1/events", body: slip}.with("Prefer: wait=5").to(api(t, new(backend), smallLimits, silent())), 202,
+		taken+`,"delivered":false`+ofSlip+"}")
+	w := batch(odd + "," + `{"userId":"u","event":"job_done"}` + "," + slip + "," + progress).to(api(t, new(backend), smallLimits, silent()))
+	expect(t, w, 200, `{"results":[`+taken+ofOdd+"},"+refused+","+strings.Replace(taken, "-0", "-1", 1)+ofSlip+"},"+strings.Replace(taken, "-0", "-2", 1)+"}]}")
+}
+
 func TestPreferWait(t *testing.T) {
+	const message = `{"userId":"alice","event":"x","data":1}`
 	for prefer, tc := range map[string]struct {
 		want    time.Duration
 		applied string
@@ -132,7 +193,7 @@ func TestPreferWait(t *testing.T) {
 	} {
 		t.Run(prefer, func(t *testing.T) {
 			b := new(backend)
-			w := call{method: "POST", path: "/v1/events", body: progress, headers: []string{"Prefer: " + prefer}}.to(api(b, smallLimits, silent()))
+			w := call{method: "POST", path: "/v1/events", body: message, headers: []string{"Prefer: " + prefer}}.to(api(t, b, smallLimits, silent()))
 			if b.waited != tc.want || w.Header().Get("Preference-Applied") != tc.applied {
 				t.Errorf("waited %v, applied %q", b.waited, w.Header().Get("Preference-Applied"))
 			}
@@ -146,9 +207,30 @@ func TestPreferWait(t *testing.T) {
 
 	t.Run("delivered", func(t *testing.T) {
 		completed := `{"userId":"alice","event":"job_completed","data":{"jobId":"j"}}`
-		w := call{method: "POST", path: "/v1/events", body: completed, headers: []string{"Prefer: wait=1"}}.to(api(new(backend), smallLimits, silent()))
+		w := call{method: "POST", path: "/v1/events", body: completed, headers: []string{"Prefer: wait=1"}}.to(api(t, new(backend), smallLimits, silent()))
 		expect(t, w, 202, `{"id":"1763900000000-0","status":"sent","sockets":2,"delivered":true}`)
 	})
+
+	for name, tc := range map[string]struct {
+		body   string
+		result delivery.Result
+		answer string
+	}{
+		"progress is never confirmed": {progress, delivery.Result{ID: events.ID{Ms: 1}, Status: delivery.StatusCoalesced},
+			`{"id":"1-0","status":"coalesced","sockets":0}`},
+		"what is ignored is never confirmed": {`{"userId":"alice","event":"x","kind":"failed","jobId":1,"attempt":1,"data":0}`,
+			delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonAttemptSuperseded},
+			`{"id":null,"status":"ignored","sockets":0,"reason":"attempt_superseded"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &backend{publish: func(events.Event) (delivery.Result, error) { return tc.result, nil }}
+			w := call{method: "POST", path: "/v1/events", body: tc.body, headers: []string{"Prefer: wait=5"}}.to(api(t, b, smallLimits, silent()))
+			expect(t, w, 202, tc.answer)
+			if got := w.Header()["Preference-Applied"]; got != nil {
+				t.Errorf("applied %q", got)
+			}
+		})
+	}
 }
 
 func TestBatch(t *testing.T) {
@@ -159,16 +241,19 @@ func TestBatch(t *testing.T) {
 			return delivery.Result{}, delivery.ErrKeyReused
 		case "odd":
 			return delivery.Result{}, context.DeadlineExceeded
+		case "away":
+			return delivery.Result{}, errors.Join(delivery.ErrStoreUnavailable, errors.New("secret detail"))
 		}
 		return delivery.Result{ID: events.ID{Ms: 5, Seq: uint64(len(b.published))}, Status: delivery.StatusStored}, nil
 	}
-	h := api(b, EventsConfig{}, silent())
+	h := api(t, b, EventsConfig{}, silent())
 	w := call{method: "POST", path: "/v1/events/batch", body: `{"events":[
 		{"userId":"a","event":"x","data":1},
 		{"userId":"a","event":"connect","data":1},
 		{"userId":"a","event":"x","data":1,"idempotencyKey":"reused"},
 		{"userId":"a","event":"x","data":1,"idempotencyKey":"odd"},
 		7,
+		{"userId":"c","event":"y","data":2,"idempotencyKey":"away"},
 		{"userId":"b","event":"y","data":2}
 	]}`}.to(h)
 	expect(t, w, 200, `{"results":[`+
@@ -181,15 +266,23 @@ func TestBatch(t *testing.T) {
 		`"detail":"something went wrong here; the log knows more under the request id","code":"internal"}},`+
 		`{"error":{"type":"/openapi.yaml#/x-problems/invalid_json","title":"Not the JSON that was expected","status":400,`+
 		`"detail":"an event must be a JSON object","code":"invalid_json"}},`+
-		`{"id":"5-4","status":"stored","sockets":0}]}`)
+		`{"error":{"type":"/openapi.yaml#/x-problems/store_unavailable","title":"Store not available","status":503,`+
+		`"detail":"the event store is not available, nothing was stored","code":"store_unavailable"}},`+
+		`{"id":"5-5","status":"stored","sockets":0}]}`)
 
 	expect(t, call{method: "POST", path: "/v1/events/batch", body: `{"events":[]}`}.to(h), 200, `{"results":[]}`)
+
+	// Without a good item nothing asks the store, and so it cannot fail.
+	b.batch = delivery.ErrStoreUnavailable
+	if w := batch("7").to(h); w.Code != 200 || !strings.Contains(w.Body.String(), `"invalid_json"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
 
-// A client that has left gets nothing, and is nobody's fault.
+// A client that has left gets nothing, and that is no failure.
 func TestClientThatLeft(t *testing.T) {
 	b := &backend{publish: func(events.Event) (delivery.Result, error) { return delivery.Result{}, context.Canceled }}
-	h := api(b, smallLimits, silent())
+	h := api(t, b, smallLimits, silent())
 	for _, c := range []call{
 		{method: "POST", path: "/v1/events", body: progress},
 		{method: "POST", path: "/v1/events/batch", body: `{"events":[` + progress + `]}`},
@@ -208,7 +301,7 @@ func TestClientThatLeft(t *testing.T) {
 }
 
 func TestBodiesOfUnknownLength(t *testing.T) {
-	h := api(new(backend), EventsConfig{MaxEventBytes: len(progress)}, silent())
+	h := api(t, new(backend), EventsConfig{MaxEventBytes: len(progress)}, silent())
 	for _, tc := range []struct {
 		body   string
 		status int
@@ -239,7 +332,7 @@ func TestBatchLimitIsNeverMoreThanItsEvents(t *testing.T) {
 }
 
 func TestAcceptedMediaTypes(t *testing.T) {
-	h := api(new(backend), smallLimits, silent())
+	h := api(t, new(backend), smallLimits, silent())
 	for _, media := range []string{"application/json", "Application/JSON; charset=UTF-8", "application/cloudevents+json", "application/json;charset=\"utf-8\""} {
 		w := call{method: "POST", path: "/v1/events", body: progress, headers: []string{"Content-Type: " + media, "Content-Encoding: identity"}}.to(h)
 		if w.Code != 202 {

@@ -45,9 +45,12 @@ type backend struct {
 	published []events.Event
 	waited    time.Duration
 	publish   func(events.Event) (delivery.Result, error)
+	batch     error // no event of a batch can be stored
 
-	disconnected string // user id and last packet
-	jobs         func(userID string) ([]delivery.Job, error)
+	disconnected string // user id and reason
+	disconnect   error
+	query        delivery.JobsQuery
+	jobs         func(delivery.JobsQuery) (delivery.JobsPage, error)
 	ready        error
 
 	cursor string
@@ -67,31 +70,41 @@ func (b *backend) Publish(_ context.Context, event events.Event) (delivery.Resul
 	return delivery.Result{ID: events.ID{Ms: 1763900000000, Seq: uint64(len(b.published) - 1)}, Status: delivery.StatusSent, Sockets: 2}, nil
 }
 
-func (b *backend) PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (delivery.Result, bool, error) {
-	b.waited = d
+func (b *backend) PublishAndWait(ctx context.Context, event events.Event, d time.Duration) (delivery.Result, bool, bool, error) {
 	result, err := b.Publish(ctx, event)
-	return result, err == nil && event.Name == events.JobCompleted, err
+	if err != nil || !event.Kind.Logged() || result.Status == delivery.StatusIgnored {
+		return result, false, false, err
+	}
+	b.waited = d
+	return result, event.Name == events.JobCompleted, true, nil
 }
 
-func (b *backend) PublishBatch(ctx context.Context, batch []events.Event) []delivery.Answer {
+func (b *backend) PublishBatch(ctx context.Context, batch []events.Event) ([]delivery.Answer, error) {
+	if b.batch != nil {
+		return nil, b.batch
+	}
 	answers := make([]delivery.Answer, len(batch))
 	for i, event := range batch {
 		answers[i].Result, answers[i].Err = b.Publish(ctx, event)
 	}
-	return answers
+	return answers, nil
 }
 
-func (b *backend) DisconnectUser(_ context.Context, userID string, last []byte) (int, error) {
-	b.disconnected = userID + " " + string(last)
-	return 3, b.away
-}
-
-func (b *backend) Jobs(_ context.Context, userID string) ([]delivery.Job, error) {
-	b.asked = append(b.asked, userID)
-	if b.jobs != nil {
-		return b.jobs(userID)
+func (b *backend) Disconnect(_ context.Context, userID, reason string) (int, error) {
+	if b.disconnect != nil {
+		return 0, b.disconnect
 	}
-	return nil, nil
+	b.disconnected = userID + " " + reason
+	return 3, nil
+}
+
+func (b *backend) Jobs(_ context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
+	b.asked = append(b.asked, q.UserID)
+	b.query = q
+	if b.jobs != nil {
+		return b.jobs(q)
+	}
+	return delivery.JobsPage{}, nil
 }
 
 func (b *backend) Ready(context.Context) error { return b.ready }
@@ -126,11 +139,11 @@ func (b *backend) Query(ctx context.Context, userIDs []string) ([]presence.Statu
 // smallLimits keep the bodies of tests short.
 var smallLimits = EventsConfig{MaxEventBytes: 256, MaxBatchItems: 4, MaxBatchBytes: 1024}
 
-// api is the HTTP API as a server puts it together, in front of b.
-func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
+// api is the HTTP API as a server puts it together, in front of b. What it answers must be as openapi.yaml says.
+func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine := gin.New()
 	Prepare(engine)
-	engine.Use(middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
+	engine.Use(conforms(t), middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
 
 	health := NewHealth(b, metrics.NewSet())
 	engine.GET("/livez", health.Live)
@@ -138,7 +151,7 @@ func api(b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engine {
 	engine.GET("/metrics", health.Metrics)
 	engine.GET("/openapi.yaml", OpenAPI)
 
-	publisher, users, who := NewEvents(b, cfg), NewUsers(b, b), NewPresence(b)
+	publisher, users, who := NewEvents(b, cfg), NewUsers(b), NewPresence(b)
 	v1 := engine.Group("/v1", middleware.APIKey(keys{testKey: "tests"}, Problem))
 	v1.POST("/events", publisher.Publish)
 	v1.POST("/events/batch", publisher.Batch)
@@ -158,7 +171,7 @@ type call struct {
 	method, path string
 	body         string
 	headers      []string
-	stranger     bool      // sends no API key
+	keyless      bool      // sends no API key
 	reader       io.Reader // instead of body
 }
 
@@ -175,7 +188,7 @@ func (c call) request() *http.Request {
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	if !c.stranger {
+	if !c.keyless {
 		r.Header.Set("Authorization", "Bearer "+testKey)
 	}
 	for _, header := range c.headers {

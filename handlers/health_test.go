@@ -9,11 +9,11 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	h := api(new(backend), smallLimits, silent())
-	stranger := func(path string) call { return call{method: "GET", path: path, stranger: true} }
-	expect(t, stranger("/livez").to(h), 200, `{"status":"alive"}`)
-	expect(t, stranger("/readyz").to(h), 200, `{"status":"ready"}`)
-	if w := stranger("/openapi.yaml").to(h); w.Code != 200 || !strings.HasPrefix(w.Body.String(), "openapi: 3.1.0\n") ||
+	h := api(t, new(backend), smallLimits, silent())
+	keyless := func(path string) call { return call{method: "GET", path: path, keyless: true} }
+	expect(t, keyless("/livez").to(h), 200, `{"status":"alive"}`)
+	expect(t, keyless("/readyz").to(h), 200, `{"status":"ready"}`)
+	if w := keyless("/openapi.yaml").to(h); w.Code != 200 || !strings.HasPrefix(w.Body.String(), "openapi: 3.1.0\n") ||
 		w.Header().Get("Content-Type") != "application/yaml" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
@@ -23,6 +23,7 @@ func TestMetrics(t *testing.T) {
 	set := metrics.NewSet()
 	set.NewGauge("jobwire_connections", func() float64 { return 7 })
 	engine := gin.New()
+	engine.Use(conforms(t))
 	engine.GET("/metrics", NewHealth(new(backend), set).Metrics)
 	w := get("/metrics").to(engine)
 	for _, line := range []string{"jobwire_connections 7\n", "go_goroutines ", "process_resident_memory_bytes "} {

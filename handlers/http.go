@@ -104,13 +104,13 @@ func checkMediaType(header http.Header) error {
 	return nil
 }
 
-// header values that many answers share; nobody may change them.
+// header values that many answers share; they are not to be changed.
 var (
 	jsonType = []string{"application/json"}
 	noStore  = []string{"no-store"}
 )
 
-// answer answers 200 with value as JSON that nobody may keep.
+// answer answers 200 with value as JSON that no cache may keep.
 func answer(c *gin.Context, value any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
@@ -122,7 +122,7 @@ func answer(c *gin.Context, value any) {
 	answerFresh(c, bytes.TrimSuffix(text.Bytes(), []byte("\n")))
 }
 
-// answerFresh answers 200 with JSON that nobody may keep, as caches may keep
+// answerFresh answers 200 with JSON that no cache may keep, as caches may keep
 // answers to a GET.
 func answerFresh(c *gin.Context, text []byte) {
 	c.Writer.Header()["Cache-Control"] = noStore
@@ -137,5 +137,5 @@ func answerText(c *gin.Context, status int, text []byte) {
 
 func write(c *gin.Context, status int, body []byte) {
 	c.Status(status)
-	_, _ = c.Writer.Write(body) // the client is gone: nobody is left to tell
+	_, _ = c.Writer.Write(body) // fails only when the client is gone
 }

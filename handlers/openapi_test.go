@@ -65,7 +65,7 @@ func (d *openAPIDocument) operations() map[string]*openAPIOperation {
 
 func TestOpenAPIHasTheRoutes(t *testing.T) {
 	var routes, documented []string
-	for _, route := range api(new(backend), smallLimits, silent()).Routes() {
+	for _, route := range api(t, new(backend), smallLimits, silent()).Routes() {
 		routes = append(routes, route.Method+" "+strings.ReplaceAll(route.Path, ":userId", "{userId}"))
 	}
 	for _, operation := range readOpenAPI(t).operations() {
@@ -106,15 +106,17 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
 	full := &backend{
 		publish: func(event events.Event) (delivery.Result, error) {
-			return delivery.Result{ID: events.ID{Ms: 1}, Status: delivery.StatusIgnored, Reason: delivery.ReasonJobFinished}, nil
+			return delivery.Result{ID: events.ID{Ms: 1}, Status: delivery.StatusSent, Reason: delivery.ReasonJobFinished}, nil
 		},
-		jobs: func(string) ([]delivery.Job, error) {
-			return []delivery.Job{{JobID: "j", State: delivery.JobRunning, Progress: json.RawMessage(`{}`), LastEventID: "1-0", UpdatedAt: at}}, nil
+		jobs: func(delivery.JobsQuery) (delivery.JobsPage, error) {
+			end := &delivery.JobEnd{Event: "job_completed", Data: json.RawMessage(`{}`), ID: "1-0"}
+			return delivery.JobsPage{Next: events.ID{Ms: 1}, Jobs: []delivery.Job{
+				{JobID: "j", State: delivery.JobCompleted, Progress: json.RawMessage(`{}`), End: end, StartedAt: at, UpdatedAt: at}}}, nil
 		},
 		list:   func(string, int) ([]presence.Status, string) { return nil, "next" },
 		status: func(id string) presence.Status { return presence.Status{UserID: id, LastSeen: at} },
 	}
-	h := api(full, EventsConfig{}, silent())
+	h := api(t, full, EventsConfig{}, silent())
 	answerOf := func(c call, path ...any) any {
 		w := c.to(h)
 		var value any
@@ -131,13 +133,16 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		}
 		return value
 	}
+	slip := event(`"userId":"u","event":"job_done","data":1`).with("Prefer: wait=1")
 	mixed := batch(`{` + plain + `},7`)
 	answers := map[string]any{
-		"EventResult":    answerOf(event(plain).with("Prefer: wait=1")),
+		"EventResult":    answerOf(slip),
+		"Warning":        answerOf(slip, "warnings", 0),
 		"BatchResult":    answerOf(mixed),
 		"BatchRefusal":   answerOf(mixed, "results", 1),
 		"JobList":        answerOf(get("/v1/users/a/jobs")),
 		"Job":            answerOf(get("/v1/users/a/jobs"), "jobs", 0),
+		"JobEnd":         answerOf(get("/v1/users/a/jobs"), "jobs", 0, "end"),
 		"Disconnected":   answerOf(disconnect("")),
 		"PresencePage":   answerOf(get("/v1/presence")),
 		"PresenceCount":  answerOf(get("/v1/presence/count")),
@@ -162,7 +167,8 @@ func TestOpenAPIHasTheFields(t *testing.T) {
 		object map[string]any
 	}{
 		"Event": {call{method: "POST", path: "/v1/events"}, map[string]any{
-			"userId": "u", "event": "job_progress", "data": map[string]any{"jobId": 1}, "idempotencyKey": "k", "staleAfter": 1}},
+			"userId": "u", "event": "job_progress", "data": map[string]any{"jobId": 1},
+			"kind": "progress", "jobId": 1, "attempt": 1, "idempotencyKey": "k", "staleAfter": 1}},
 		"Batch":             {call{method: "POST", path: "/v1/events/batch"}, map[string]any{"events": []any{}}},
 		"DisconnectRequest": {disconnect(""), map[string]any{"reason": "r"}},
 		"PresenceQuery":     {query(""), map[string]any{"userIds": []any{"a"}}},

@@ -18,7 +18,7 @@ func TestPresenceOfOne(t *testing.T) {
 		}
 		return presence.Status{UserID: id, Online: id != "never", Sockets: len(id) % 5}
 	}}
-	h := api(b, smallLimits, silent())
+	h := api(t, b, smallLimits, silent())
 	expect(t, get("/v1/presence/ann").to(h), 200, `{"userId":"ann","online":true,"sockets":3}`)
 	expect(t, get("/v1/presence/gone").to(h), 200, `{"userId":"gone","online":false,"sockets":0,"lastSeen":"2026-01-02T03:04:05.678Z"}`)
 	expect(t, get("/v1/presence/never").to(h), 200, `{"userId":"never","online":false,"sockets":0}`)
@@ -48,18 +48,19 @@ func TestPresencePages(t *testing.T) {
 		b := &backend{list: func(string, int) ([]presence.Status, string) {
 			return []presence.Status{{UserID: "a&b", Online: true, Sockets: 1}}, "a&b"
 		}}
-		w := get(path).to(api(b, smallLimits, silent()))
+		w := get(path).to(api(t, b, smallLimits, silent()))
 		expect(t, w, 200, `{"users":[{"userId":"a&b","online":true,"sockets":1}],"next":"a&b"}`)
 		if b.cursor != tc.cursor || b.limit != tc.limit {
 			t.Errorf("%s: asked for %q, %d", path, b.cursor, b.limit)
 		}
 	}
-	expect(t, get("/v1/presence").to(api(new(backend), smallLimits, silent())), 200, `{"users":[]}`)
+	expect(t, get("/v1/presence").to(api(t, new(backend), smallLimits, silent())), 200, `{"users":[]}`)
 }
 
 // A presence that cannot be asked is an error of the server's, not an empty answer.
 func TestPresencePassesErrorsOn(t *testing.T) {
-	h := api(&backend{away: errors.New("the store is away")}, smallLimits, silent())
+	away := errors.New("the store is away")
+	h := api(t, &backend{away: away, disconnect: away}, smallLimits, silent())
 	for name, c := range map[string]call{
 		"list": get("/v1/presence"), "count": get("/v1/presence/count"), "one": get("/v1/presence/ann"),
 		"query": query(`{"userIds":["ann"]}`), "disconnect": disconnect(""),

@@ -35,7 +35,7 @@ type problem struct {
 	detail string // said when the occasion has nothing better to say
 
 	// retryAfter is in seconds; 0 means that a repeat is of no use, or that
-	// whoever refused has set the header.
+	// middleware has set the header.
 	retryAfter int
 }
 
@@ -49,11 +49,13 @@ var catalogue = []problem{
 	{code: events.CodeUnknownField, status: 400, title: "Unknown field", detail: "there is no such field"},
 	{code: events.CodeDuplicateField, status: 400, title: "Field given twice", detail: "the field is there twice"},
 	{code: events.CodeMissingField, status: 400, title: "Field missing", detail: "the field is required"},
+	{code: events.CodeFieldConflict, status: 400, title: "Fields differ", detail: "two fields that say the same thing differ"},
 	{code: events.CodeInvalidUserID, status: 400, title: "Not a user id", detail: "a user id is 1 to 128 bytes of UTF-8 without control characters"},
 	{code: events.CodeInvalidEventName, status: 400, title: "Not an event name", detail: "the event name is not allowed"},
 	{code: events.CodeReservedEventName, status: 400, title: "Reserved event name", detail: "the event name is reserved"},
 	{code: events.CodeInvalidData, status: 400, title: "Not the data of such an event", detail: "the data of a job event must be an object"},
-	{code: events.CodeMissingJobID, status: 400, title: "Job id missing", detail: "the data of a job event must have a jobId"},
+	{code: events.CodeInvalidKind, status: 400, title: "Not a kind", detail: "a kind is progress, completed or failed"},
+	{code: events.CodeMissingJobID, status: 400, title: "Job id missing", detail: "an event about a job must have a jobId"},
 	{code: events.CodeInvalidJobID, status: 400, title: "Not a job id", detail: "a job id is a string of 1 to 128 bytes, or an integer"},
 	{code: events.CodeInvalidAttempt, status: 400, title: "Not an attempt", detail: "an attempt is an integer from 0 to 4294967295"},
 	{code: events.CodeInvalidIdempotencyKey, status: 400, title: "Not an idempotency key", detail: "an idempotency key is 1 to 255 bytes of UTF-8 without control characters"},
@@ -76,6 +78,7 @@ var catalogue = []problem{
 	{code: middleware.CodeInternal, status: 500, title: "Internal error", detail: "something went wrong here; the log knows more under the request id"},
 	{code: delivery.CodeStoreUnavailable, status: 503, title: "Store not available", detail: "nothing was stored, try again", retryAfter: 1},
 	{code: delivery.CodeShuttingDown, status: 503, title: "Shutting down", detail: "this node is about to stop, try again", retryAfter: 1},
+	{code: delivery.CodeStoreFull, status: 507, title: "Store full", detail: "the store has no room, nothing was stored"},
 }
 
 var problems = func() map[string]*problem {
@@ -101,7 +104,7 @@ func Problem(c *gin.Context, code string) {
 // to the context, for the access log to tell.
 func fail(c *gin.Context, err error) {
 	if errors.Is(err, context.Canceled) && c.Request.Context().Err() != nil {
-		c.AbortWithStatus(statusClientGone) // nobody is left to read an answer
+		c.AbortWithStatus(statusClientGone) // no client reads an answer
 		return
 	}
 	refusal := refusalOf(err)

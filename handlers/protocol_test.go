@@ -48,10 +48,10 @@ func table(t *testing.T, heading, column string) [][]string {
 	}
 	section, _, _ = strings.Cut(section, "\n#")
 	var rows [][]string
-	in := false
+	in, heads := false, true // in that table; the next row is the head of one
 	for line := range strings.Lines(section) {
 		if !strings.HasPrefix(line, "|") {
-			in = false
+			in, heads = false, true
 			continue
 		}
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
@@ -59,8 +59,8 @@ func table(t *testing.T, heading, column string) [][]string {
 			cells[i] = strings.ReplaceAll(strings.TrimSpace(cells[i]), "`", "")
 		}
 		switch {
-		case cells[0] == column:
-			in = true
+		case heads:
+			in, heads = cells[0] == column, false
 		case in && !strings.HasPrefix(cells[0], "--"):
 			rows = append(rows, cells)
 		}
@@ -160,12 +160,13 @@ func TestProtocolOfEventsToTheClient(t *testing.T) {
 		events.Unauthorized:  members(t, map[string]int{"code": 0, "message": 0}),
 	}
 	for _, row := range rows {
-		name, data, stored := row[0], row[1], row[2]
+		name, data, hasID := row[0], row[1], row[2]
 		if want, ok := shapes[name]; ok && data != want {
 			t.Errorf("%s carries %s, the page says %s", name, want, data)
 		}
-		if want := events.ClassOf(name) != events.Transient; stored != map[bool]string{true: "yes", false: "no"}[want] {
-			t.Errorf("%s: stored %q", name, stored)
+		isMessage := name == events.JobStalled || events.CheckName(name) == nil && events.KindOf(name).Logged()
+		if hasID != map[bool]string{true: "yes", false: "no"}[isMessage] {
+			t.Errorf("%s: id %q", name, hasID)
 		}
 		if (data == "the worker's") != (events.CheckName(name) == nil) {
 			t.Errorf("%s: its data is %q", name, data)
@@ -196,6 +197,7 @@ func TestProtocolOfEventsFromTheClient(t *testing.T) {
 	want := map[string][2]string{
 		"authenticate":     {members(t, tokenPayload{}), members(t, identity{})},
 		"get_online_users": {"none", members(t, onlineUsers(t))},
+		"get_jobs":         {members(t, jobsQuestion{}), members(t, jobList{Next: "1-0"})},
 	}
 	for _, row := range rows {
 		if shape, ok := want[row[0]]; ok && (row[1] != shape[0] || !strings.HasPrefix(row[2], shape[1])) {
@@ -217,10 +219,11 @@ func TestProtocolOfSocketCodes(t *testing.T) {
 			t.Errorf("%s: err.message %q, want %q", row[0], row[2], want)
 		}
 	}
-	all := values(constants(t, "../internal/realtime", "^Code"))
-	same(t, "ack codes", append(firstColumn(table(t, "Events from the client", "code")), realtime.CodeTooManySockets), all)
+	all := append(values(constants(t, "../internal/realtime", "^Code")), middleware.CodeRateLimited, delivery.CodeStoreUnavailable, delivery.CodeShuttingDown)
+	elsewhere := []string{realtime.CodeTooManySockets, realtime.CodeDisconnected}
+	same(t, "ack codes", append(firstColumn(table(t, "Events from the client", "code")), elsewhere...), all)
 
-	if !strings.Contains(page(t), "`"+CodeTokenRevoked+"`") || !strings.Contains(page(t), "`"+auth.CodeTokenExpired+"`") {
+	if !strings.Contains(page(t), "`"+realtime.CodeDisconnected+"`") || !strings.Contains(page(t), "`"+auth.CodeTokenExpired+"`") {
 		t.Error("the codes of unauthorized are missing")
 	}
 }
@@ -319,11 +322,44 @@ func TestProtocolOfCalls(t *testing.T) {
 	schema := readOpenAPI(t).Components.Schemas
 	same(t, "fields of an event", firstColumn(table(t, "Sending events", "field")), append(fields, slices.Collect(maps.Keys(schema["Event"].Properties))...))
 	same(t, "statuses", firstColumn(table(t, "Sending events", "status")), values(constants(t, "../internal/delivery", "^Status[A-Z]")))
+	same(t, "reasons", firstColumn(table(t, "Sending events", "reason")), values(constants(t, "../internal/delivery", "^Reason[A-Z]")))
+	same(t, "warnings", firstColumn(table(t, "Sending events", "warning")), values(constants(t, "../internal/events", "^Warn[A-Z]")))
 	for _, name := range reservedNames {
 		if !strings.Contains(page(t), "`"+name+"`") || events.CheckName(name) == nil {
 			t.Errorf("%s is not reserved, or the page does not say so", name)
 		}
 	}
+}
+
+func TestProtocolOfKinds(t *testing.T) {
+	var names []string
+	for _, row := range table(t, "Sending events", "kind") {
+		names = append(names, row[1])
+		// The name says that kind: one that differs would be refused.
+		body := `{"userId":1,"event":"` + row[1] + `","kind":"` + row[0] + `","data":{"jobId":1}}`
+		if _, _, err := events.Parse([]byte(body)); err != nil {
+			t.Errorf("%s: %v", row, err)
+		}
+	}
+	same(t, "names of kinds", names, []string{events.JobProgress, events.JobCompleted, events.JobFailed})
+}
+
+func TestProtocolOfJobs(t *testing.T) {
+	var fields []string
+	for _, typed := range []reflect.Type{reflect.TypeFor[delivery.Job](), reflect.TypeFor[delivery.JobEnd]()} {
+		for field := range typed.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			switch {
+			case name == "-", name == "end": // its members stand for it
+			case typed == reflect.TypeFor[delivery.JobEnd]():
+				fields = append(fields, "end."+name)
+			default:
+				fields = append(fields, name)
+			}
+		}
+	}
+	same(t, "members of a job", firstColumn(table(t, "Jobs", "member")), fields)
+	same(t, "states of a job", firstColumn(table(t, "Jobs", "state")), values(constants(t, "../internal/delivery", "^Job[A-Z]")))
 }
 
 var reservedNames = []string{
@@ -360,6 +396,12 @@ func TestProtocolOfBounds(t *testing.T) {
 		"Prefer: wait":            strconv.Itoa(int(MaxWait.Seconds())) + " seconds",
 		"reason of a disconnect":  strconv.Itoa(maxReasonLen) + " bytes",
 		"page of presence":        strconv.Itoa(presence.ListLimit) + " users",
+		"page of jobs":            strconv.Itoa(delivery.MaxJobsLimit) + " jobs",
+		"data in a page of jobs":  config.Size(delivery.MaxJobsBytes).String(),
+		"get_jobs at once":        strconv.Itoa(asksBurst),
+		"get_jobs a second":       strconv.Itoa(asksRate),
+		"jobs kept for a user":    strconv.Itoa(delivery.Limits{}.WithDefaults().Jobs),
+		"bytes of a user's jobs":  config.Size(delivery.Limits{}.WithDefaults().JobsBytes).String(),
 		"ids of a presence query": strconv.Itoa(presence.QueryLimit),
 		"users of online_users":   strconv.Itoa(presence.SnapshotLimit),
 	}
@@ -410,7 +452,7 @@ type noSockets struct{}
 
 func (noSockets) Announce(string, []presence.Packet) {}
 
-// The longest online_users fits into the smallest queue that an operator may set: else nobody could connect on a busy node.
+// The longest online_users fits into the smallest queue that an operator may set: else no client could connect on a busy node.
 func TestTheSmallestQueueHoldsTheLongestOnlineUsers(t *testing.T) {
 	serve := func(queue string) (*config.Command, error) {
 		return config.Load([]string{"--max-queue=" + queue, "--max-event-bytes=1KiB", "--jwt-secret=" + strings.Repeat("s", 32), "--api-keys=k=" + testKey}, nil, nil)

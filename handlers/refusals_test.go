@@ -83,6 +83,15 @@ var refusals = []struct {
 	{name: "a job without an object", operation: "publishEvent", call: event(`"userId":"u","event":"job_failed","data":1`), code: "invalid_data", field: "data"},
 	{name: "a job without an id", operation: "publishEvent", call: event(`"userId":"u","event":"job_failed","data":{}`), code: "missing_job_id", field: "data.jobId"},
 	{name: "a job with an odd id", operation: "publishEvent", call: event(`"userId":"u","event":"job_failed","data":{"jobId":true}`), code: "invalid_job_id", field: "data.jobId"},
+	{name: "a kind without a job", operation: "publishEvent", call: event(plain + `,"kind":"progress"`), code: "missing_job_id", field: "jobId"},
+	{name: "a job without a kind", operation: "publishEvent", call: event(plain + `,"jobId":7`), code: "missing_field", field: "kind"},
+	{name: "an attempt without a kind", operation: "publishEvent", call: event(plain + `,"attempt":1`), code: "missing_field", field: "kind"},
+	{name: "an odd kind", operation: "publishEvent", call: event(plain + `,"kind":"done","jobId":7`), code: "invalid_kind", field: "kind"},
+	{name: "an odd job beside a kind", operation: "publishEvent", call: event(plain + `,"kind":"failed","jobId":""`), code: "invalid_job_id", field: "jobId"},
+	{name: "an odd attempt beside a kind", operation: "publishEvent", call: event(plain + `,"kind":"failed","jobId":1,"attempt":0.5`), code: "invalid_attempt", field: "attempt"},
+	{name: "a kind that is not that of the name", operation: "publishEvent", call: event(`"userId":"u","event":"job_completed","kind":"failed","data":{"jobId":7}`), code: "field_conflict", field: "kind"},
+	{name: "two jobs", operation: "publishEvent", call: event(`"userId":"u","event":"job_completed","jobId":1,"data":{"jobId":"2"}`), code: "field_conflict", field: "jobId"},
+	{name: "two attempts", operation: "publishEvent", call: event(`"userId":"u","event":"job_completed","attempt":1,"data":{"jobId":"2","attempt":0}`), code: "field_conflict", field: "attempt"},
 	{name: "an odd attempt", operation: "publishEvent", call: event(`"userId":"u","event":"job_failed","data":{"jobId":1,"attempt":-1}`), code: "invalid_attempt", field: "data.attempt"},
 	{name: "an odd key", operation: "publishEvent", call: event(plain + `,"idempotencyKey":7`), code: "invalid_idempotency_key", field: "idempotencyKey"},
 	{name: "an empty key header", operation: "publishEvent", call: event(plain).with("Idempotency-Key:"), code: "invalid_idempotency_key", field: "Idempotency-Key"},
@@ -92,6 +101,7 @@ var refusals = []struct {
 	{name: "a key header that is not the field", operation: "publishEvent", call: event(plain + `,"idempotencyKey":"a"`).with("Idempotency-Key: b"), code: "invalid_idempotency_key", field: "Idempotency-Key"},
 	{name: "staleAfter out of range", operation: "publishEvent", call: event(`"userId":"u","event":"job_progress","data":{"jobId":1},"staleAfter":0`), code: "invalid_stale_after", field: "staleAfter"},
 	{name: "staleAfter on another event", operation: "publishEvent", call: event(plain).with("Stale-After: 5"), code: "invalid_stale_after", field: "Stale-After"},
+	{name: "staleAfter on the end of a job", operation: "publishEvent", call: event(plain + `,"kind":"completed","jobId":1`).with("Stale-After: 5"), code: "invalid_stale_after", field: "Stale-After"},
 	{name: "staleAfter that is no number", operation: "publishEvent", call: event(plain).with("Stale-After: soon"), code: "invalid_stale_after", field: "Stale-After"},
 	{name: "two staleAfter headers", operation: "publishEvent", call: event(plain).with("Stale-After: 5", "Stale-After: 5"), code: "invalid_stale_after", field: "Stale-After"},
 	{name: "staleAfter that is not the field", operation: "publishEvent", call: event(`"userId":"u","event":"job_progress","data":{"jobId":1},"staleAfter":4`).with("Stale-After: 5"), code: "invalid_stale_after", field: "Stale-After"},
@@ -103,6 +113,7 @@ var refusals = []struct {
 	{name: "a key reused", operation: "publishEvent", call: event(plain), code: "idempotency_key_reused", field: "Idempotency-Key", backend: failing(delivery.ErrKeyReused)},
 	{name: "no store", operation: "publishEvent", call: event(plain), code: "store_unavailable", backend: failing(wrapped(delivery.ErrStoreUnavailable))},
 	{name: "no store, waiting", operation: "publishEvent", call: event(plain).with("Prefer: wait=5"), code: "store_unavailable", backend: failing(delivery.ErrStoreUnavailable)},
+	{name: "no room", operation: "publishEvent", call: event(plain), code: "store_full", backend: failing(wrapped(delivery.ErrStoreFull))},
 	{name: "shutting down", operation: "publishEvent", call: event(plain), code: "shutting_down", backend: failing(delivery.ErrClosed)},
 	{name: "an unknown failure", operation: "publishEvent", call: event(plain), code: "internal", backend: failing(errors.New("secret detail"))},
 	{name: "an unknown code", operation: "publishEvent", call: event(plain), code: "internal", backend: failing(&events.Error{Code: "brand_new", Detail: "secret detail"})},
@@ -120,14 +131,25 @@ var refusals = []struct {
 	{name: "too large", operation: "publishBatch", call: batch(strings.Repeat(" ", 1100)), code: "payload_too_large"},
 	{name: "a form", operation: "publishBatch", call: batch("").with("Content-Type: text/plain"), code: "unsupported_media_type"},
 	{name: "a body that does not come", operation: "publishBatch", call: batch("").reading(slow{}), code: "request_timeout"},
+	{name: "no store", operation: "publishBatch", call: batch("7,{" + plain + "}"), code: "store_unavailable", backend: failing(wrapped(delivery.ErrStoreUnavailable))},
+	{name: "no room", operation: "publishBatch", call: batch("{" + plain + "}"), code: "store_full", backend: failing(delivery.ErrStoreFull)},
+	{name: "shutting down", operation: "publishBatch", call: batch("{" + plain + "}"), code: "shutting_down", backend: failing(delivery.ErrClosed)},
 	{name: "a bug", operation: "publishBatch", call: batch("{" + plain + "}"), code: "internal", backend: broken()},
 
 	{name: "a user id that is too long", operation: "listJobs", call: get("/v1/users/" + strings.Trim(long, `"`) + "/jobs"), code: "invalid_user_id", field: "userId"},
 	{name: "an empty user id", operation: "listJobs", call: get("/v1/users//jobs"), code: "invalid_user_id", field: "userId"},
+	{name: "a limit of none", operation: "listJobs", call: get("/v1/users/alice/jobs?limit=0"), code: "invalid_limit", field: "limit"},
+	{name: "a limit that is too high", operation: "listJobs", call: get("/v1/users/alice/jobs?limit=201"), code: "invalid_limit", field: "limit"},
+	{name: "a limit that is no number", operation: "listJobs", call: get("/v1/users/alice/jobs?limit=many"), code: "invalid_limit", field: "limit"},
+	{name: "a limit that no int holds", operation: "listJobs", call: get("/v1/users/alice/jobs?limit=99999999999999999999"), code: "invalid_limit", field: "limit"},
+	{name: "a cursor that is none", operation: "listJobs", call: get("/v1/users/alice/jobs?before=yesterday"), code: "invalid_cursor", field: "before"},
+	{name: "a cursor before everything", operation: "listJobs", call: get("/v1/users/alice/jobs?before=0-0"), code: "invalid_cursor", field: "before"},
 	{name: "no store", operation: "listJobs", call: get("/v1/users/alice/jobs"), code: "store_unavailable", backend: failing(delivery.ErrStoreUnavailable)},
 	{name: "shutting down", operation: "listJobs", call: get("/v1/users/alice/jobs"), code: "shutting_down", backend: failing(delivery.ErrClosed)},
 	{name: "an unknown failure", operation: "listJobs", call: get("/v1/users/alice/jobs"), code: "internal", backend: failing(errors.New("secret detail"))},
 
+	{name: "no store", operation: "disconnectUser", call: disconnect(""), code: "store_unavailable", backend: failing(wrapped(delivery.ErrStoreUnavailable))},
+	{name: "shutting down", operation: "disconnectUser", call: disconnect(""), code: "shutting_down", backend: failing(delivery.ErrClosed)},
 	{name: "a control character in a user id", operation: "disconnectUser", call: disconnect("{}").on("/v1/users/a%00b/disconnect"), code: "invalid_user_id", field: "userId"},
 	{name: "bytes that are no JSON", operation: "disconnectUser", call: disconnect(`{"reason":}`), code: "invalid_json"},
 	{name: "an array", operation: "disconnectUser", call: disconnect(`[]`), code: "invalid_json"},
@@ -180,9 +202,11 @@ func wrapped(err error) error { return errors.Join(errors.New("secret detail"), 
 // failing is a backend in which everything fails with err.
 func failing(err error) *backend {
 	return &backend{
-		publish: func(events.Event) (delivery.Result, error) { return delivery.Result{}, err },
-		jobs:    func(string) ([]delivery.Job, error) { return nil, err },
-		ready:   err,
+		publish:    func(events.Event) (delivery.Result, error) { return delivery.Result{}, err },
+		batch:      err,
+		jobs:       func(delivery.JobsQuery) (delivery.JobsPage, error) { return delivery.JobsPage{}, err },
+		disconnect: err,
+		ready:      err,
 	}
 }
 
@@ -200,7 +224,7 @@ func TestEveryRefusal(t *testing.T) {
 	}
 	check := func(t *testing.T, operation string, c call, b *backend, code, field string) {
 		t.Helper()
-		w := c.to(api(b, smallLimits, silent()))
+		w := c.to(api(t, b, smallLimits, silent()))
 		body := problemIn(t, w)
 		if body.Code != code || body.Field != field {
 			t.Fatalf("got %s at %q, want %s at %q (%s)", body.Code, body.Field, code, field, body.Detail)
@@ -230,10 +254,10 @@ func TestEveryRefusal(t *testing.T) {
 		}
 		path := strings.ReplaceAll(operation.path, "{userId}", "alice")
 		t.Run(name+"/no key", func(t *testing.T) {
-			check(t, name, call{method: operation.method, path: path, stranger: true}, new(backend), "api_key_missing", "")
+			check(t, name, call{method: operation.method, path: path, keyless: true}, new(backend), "api_key_missing", "")
 		})
 		t.Run(name+"/wrong key", func(t *testing.T) {
-			check(t, name, call{method: operation.method, path: path, stranger: true}.with("X-API-Key: wrong"), new(backend), "api_key_invalid", "")
+			check(t, name, call{method: operation.method, path: path, keyless: true}.with("X-API-Key: wrong"), new(backend), "api_key_invalid", "")
 		})
 	}
 
@@ -265,7 +289,7 @@ func TestEveryRefusalOfAnItem(t *testing.T) {
 			return delivery.Result{Status: delivery.StatusStored}, nil
 		}}
 		text := tc.call.body
-		w := batch(`{"userId":"good","event":"x","data":1},` + text).to(api(b, EventsConfig{MaxEventBytes: 256}, silent()))
+		w := batch(`{"userId":"good","event":"x","data":1},` + text).to(api(t, b, EventsConfig{MaxEventBytes: 256}, silent()))
 		if w.Code != 200 {
 			continue // the whole batch failed, see TestEveryRefusal
 		}
@@ -291,7 +315,7 @@ func TestEveryRefusalOfAnItem(t *testing.T) {
 }
 
 func TestUnmatchedRequests(t *testing.T) {
-	h := api(new(backend), smallLimits, silent())
+	h := api(t, new(backend), smallLimits, silent())
 	for _, tc := range []struct {
 		method, path string
 		code, allow  string
@@ -330,7 +354,7 @@ func TestFaultsAreLogged(t *testing.T) {
 	} {
 		var text strings.Builder
 		log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelInfo}))
-		tc.call.to(api(failing(tc.err), smallLimits, log))
+		tc.call.to(api(t, failing(tc.err), smallLimits, log))
 		if got := strings.Contains(text.String(), "the cause"); got != tc.logged {
 			t.Errorf("%v: logged %q", tc.err, text.String())
 		}
@@ -342,7 +366,7 @@ func TestProblemsAreGolden(t *testing.T) {
 	const file = "testdata/problems.golden"
 	var got strings.Builder
 	for _, kind := range catalogue {
-		h := api(new(backend), smallLimits, silent())
+		h := api(t, new(backend), smallLimits, silent())
 		h.GET("/probe", func(c *gin.Context) { Problem(c, kind.code) })
 		w := get("/probe").to(h)
 		got.WriteString(w.Body.String() + "\n")

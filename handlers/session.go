@@ -41,6 +41,7 @@ type Sessions struct {
 	audience     Audience
 	replayer     Replayer
 	log          *slog.Logger
+	asks         askLimits
 }
 
 // NewSessions ties sockets to presence and delivery.
@@ -101,6 +102,7 @@ func (s *Sessions) Disconnected(session *realtime.Session, _ string) {
 	if err := s.audience.Leave(context.Background(), id.UserID, id.Tenant, session.ID()); err != nil {
 		s.log.Warn("a socket cannot leave presence", "socket", session.ID(), "error", err)
 	}
+	s.asks.forget(session)
 }
 
 // Confirmed passes a receipt on.

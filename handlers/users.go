@@ -3,7 +3,6 @@ package handlers
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -14,35 +13,45 @@ import (
 	"jobwire/internal/events"
 )
 
-// CodeTokenRevoked is the code of the `unauthorized` event that a user's
-// sockets get when a worker disconnects them.
-const CodeTokenRevoked = "token_revoked"
-
 const (
 	maxReasonLen      = 256     // bytes
 	maxDisconnectBody = 4 << 10 // bytes
 	defaultReason     = "the session was ended by the application"
 )
 
-// Disconnector closes all sockets of a user, after a last packet.
-type Disconnector interface {
-	DisconnectUser(ctx context.Context, userID string, last []byte) (sockets int, err error)
-}
-
-// JobLister knows the jobs of users.
-type JobLister interface {
-	Jobs(ctx context.Context, userID string) ([]delivery.Job, error)
+// UserService knows the jobs of users, and ends their sessions.
+type UserService interface {
+	Jobs(ctx context.Context, q delivery.JobsQuery) (delivery.JobsPage, error)
+	// Disconnect closes all sockets of a user, after telling them the reason.
+	Disconnect(ctx context.Context, userID, reason string) (sockets int, err error)
 }
 
 // Users answers calls about one user.
 type Users struct {
-	disconnector Disconnector
-	jobs         JobLister
+	service UserService
 }
 
-// NewUsers answers from disconnector and jobs.
-func NewUsers(disconnector Disconnector, jobs JobLister) *Users {
-	return &Users{disconnector: disconnector, jobs: jobs}
+// NewUsers answers from service.
+func NewUsers(service UserService) *Users { return &Users{service: service} }
+
+// Jobs is GET /v1/users/{userId}/jobs?limit&before.
+func (u *Users) Jobs(c *gin.Context) {
+	userID, err := userInPath(c)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	q, err := jobsQuery(userID, c.Request.URL.Query())
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	page, err := u.service.Jobs(c.Request.Context(), q)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	answer(c, newJobList(page))
 }
 
 type disconnected struct {
@@ -50,7 +59,7 @@ type disconnected struct {
 }
 
 // Disconnect is POST /v1/users/{userId}/disconnect {reason}: every socket of
-// the user hears `unauthorized` {code: "token_revoked", message: reason} and
+// the user hears `unauthorized` {code: "disconnected", message: reason} and
 // is closed for good. The body may be left out.
 func (u *Users) Disconnect(c *gin.Context) {
 	userID, err := userInPath(c)
@@ -63,16 +72,7 @@ func (u *Users) Disconnect(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	data, err := json.Marshal(struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}{CodeTokenRevoked, reason})
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	last := events.Encode(events.Unauthorized, data, events.ID{})
-	sockets, err := u.disconnector.DisconnectUser(c.Request.Context(), userID, last)
+	sockets, err := u.service.Disconnect(c.Request.Context(), userID, reason)
 	if err != nil {
 		fail(c, err)
 		return
@@ -117,26 +117,4 @@ func leftOut(r *http.Request) bool {
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
 	return false
-}
-
-type jobList struct {
-	Jobs []delivery.Job `json:"jobs"`
-}
-
-// Jobs is GET /v1/users/{userId}/jobs.
-func (u *Users) Jobs(c *gin.Context) {
-	userID, err := userInPath(c)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	jobs, err := u.jobs.Jobs(c.Request.Context(), userID)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	if jobs == nil {
-		jobs = []delivery.Job{} // a list, never null
-	}
-	answer(c, jobList{Jobs: jobs})
 }

@@ -66,7 +66,7 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		MaxBatchBytes: int(s.settings.MaxBatchBytes),
 	})
 	who := handlers.NewPresence(s.presence)
-	users := handlers.NewUsers(&fanout{s.hub}, s.delivery)
+	users := handlers.NewUsers(s.delivery)
 	v1 := r.Group("/v1", middleware.APIKey(keys, handlers.Problem))
 	v1.POST("/events", publish.Publish)
 	v1.POST("/events/batch", publish.Batch)

@@ -80,7 +80,7 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 		},
 	}, s.sessions)
 	out.hub = s.hub
-	handlers.RegisterClientEvents(s.hub, s.sessions, verifier)
+	handlers.RegisterClientEvents(s.hub, s.sessions, s.delivery, verifier)
 
 	routes, err := s.routes(keys)
 	if err != nil {

@@ -2,8 +2,9 @@ package events
 
 // Item is one item of a batch: an event, or why it is none.
 type Item struct {
-	Event Event
-	Err   error // an *Error; nil when Event is good
+	Event    Event
+	Warnings []Warning // of a good Event
+	Err      error     // an *Error; nil when Event is good
 }
 
 // ParseBatch reads {"events": [event, …]}: at most maxItems of them, each of
@@ -69,12 +70,12 @@ func (s *scanner) item(maxBytes int) (Item, bool) {
 	s.fault = nil
 	defer func() { s.fault = outer }()
 
-	var event Event
+	var item Item
 	var ok bool
 	isObject := s.peek() == '{'
 	start := s.pos
 	if isObject {
-		event, ok = s.event()
+		item.Event, item.Warnings, ok = s.event()
 	} else {
 		_, ok = s.value(0)
 	}
@@ -86,5 +87,5 @@ func (s *scanner) item(maxBytes int) (Item, bool) {
 	case s.fault != nil:
 		return Item{Err: s.fault}, ok
 	}
-	return Item{Event: event}, ok
+	return item, ok
 }

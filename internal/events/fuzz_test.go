@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -16,12 +18,15 @@ func FuzzParse(f *testing.F) {
 		"{\"userId\":\"\xff\",\"event\":\"x\",\"data\":[1e5,-0.1]}", `{"userId":"u","userId":"u"}`,
 		strings.Repeat("[", 100), `{"a":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`,
 		`{"userId":"u","event":"job_progress","data":{"jobId":"j"},"staleAfter":1.5} `,
+		`{"userId":"u","event":"x","kind":"progress","jobId":7,"attempt":0,"data":"s","staleAfter":1}`,
+		`{"userId":"u","event":"job_completed","kind":"completed","jobId":7,"attempt":1,"data":{"jobId":"7","attempt":1}}`,
+		`{"userId":"u","event":"job_progress","jobId":"j","data":{"progress":100.5}}`, `{"userId":"u","event":"job_done","data":1}`,
 	} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		before := bytes.Clone(body)
-		event, err := Parse(body)
+		event, warnings, err := Parse(body)
 		if !bytes.Equal(before, body) {
 			t.Fatal("the body was changed")
 		}
@@ -29,8 +34,9 @@ func FuzzParse(f *testing.F) {
 			checkRefusal(t, body, err)
 		} else {
 			checkAccepted(t, body, event)
+			checkJob(t, body, event, warnings)
 		}
-		checkBatchAgrees(t, body, event, err)
+		checkBatchAgrees(t, body, event, warnings, err)
 	})
 }
 
@@ -54,9 +60,6 @@ func checkAccepted(t *testing.T, body []byte, event Event) {
 	}
 	if err := errors.Join(CheckUserID(event.UserID), CheckName(event.Name)); err != nil {
 		t.Fatal(err)
-	}
-	if event.Kind != Message && (event.JobID == "" || event.Data[0] != '{') {
-		t.Fatalf("a job event without a job: %+v", event)
 	}
 	// The standard library must read the same members out of it.
 	var std struct {
@@ -86,15 +89,71 @@ func checkAccepted(t *testing.T, body []byte, event Event) {
 	if bytes.ContainsRune(packet, 0x1e) {
 		t.Fatal("the packet would split a polling payload")
 	}
+	packet = Encode(event.Name, event.Data, ID{})
+	if json.Unmarshal(packet[1:], &array) != nil || !bytes.Equal(array[1], event.Data) || len(array) > 2 && string(array[2]) != "null" ||
+		array[len(array)-1][0] == '"' {
+		t.Fatalf("without an id it may be taken for an offset: %q", packet)
+	}
+}
+
+// checkJob reads with encoding/json what the event says about a job, and holds the event to it.
+func checkJob(t *testing.T, body []byte, event Event, warnings []Warning) {
+	read := func(text json.RawMessage, into any) bool {
+		return len(text) > 0 && string(text) != "null" && json.Unmarshal(text, into) == nil
+	}
+	var fields, data map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	named := KindOf(event.Name)
+	if named != Message {
+		if err := json.Unmarshal(event.Data, &data); err != nil {
+			t.Fatalf("%s with the data %s", event.Name, event.Data)
+		}
+	}
+	kind := named
+	var called string
+	if read(fields["kind"], &called) {
+		kind = map[string]Kind{"progress": Progress, "completed": Completed, "failed": Failed}[called]
+	}
+	if event.Kind != kind || named != Message && kind != named {
+		t.Fatalf("%q: kind %v, want %v, and %v by its name", body, event.Kind, kind, named)
+	}
+	said := false
+	for _, from := range []map[string]json.RawMessage{fields, data} {
+		var id string
+		if text := from["jobId"]; read(text, &id) || read(text, new(json.Number)) {
+			said = true
+			if id == "" {
+				id = string(text)
+			}
+			if id != event.JobID {
+				t.Fatalf("%q: job %q, want %q", body, event.JobID, id)
+			}
+		}
+		var attempt uint32
+		if read(from["attempt"], &attempt) && (!event.HasAttempt || event.Attempt != attempt) {
+			t.Fatalf("%q: attempt %d (%v), want %d", body, event.Attempt, event.HasAttempt, attempt)
+		}
+	}
+	if said != (event.JobID != "") || said != (kind != Message) || event.StaleAfter != 0 && kind != Progress {
+		t.Fatalf("%q became %+v", body, event)
+	}
+	var progress float64
+	odd := event.Name == JobProgress && data["progress"] != nil && (!read(data["progress"], &progress) || progress < 0 || progress > 100)
+	odd = odd || kind == Message && slipOf(event.Name) != ""
+	if odd != (len(warnings) == 1) || len(warnings) > 1 {
+		t.Fatalf("%q: warnings %v", body, warnings)
+	}
 }
 
 // checkBatchAgrees puts the body between two good items: it must fare as it
 // does alone and must not touch its neighbours.
-func checkBatchAgrees(t *testing.T, body []byte, event Event, err error) {
+func checkBatchAgrees(t *testing.T, body []byte, event Event, warnings []Warning, err error) {
 	const good = `{"userId":"g","event":"g","data":1}`
 	items, batchErr := ParseBatch([]byte(`{"events":[`+good+`,`+string(body)+`,`+good+`]}`), 100, 1<<20)
 	if err == nil {
-		if batchErr != nil || len(items) != 3 || items[1].Err != nil || !equalEvents(items[1].Event, event) {
+		if batchErr != nil || len(items) != 3 || items[1].Err != nil || !reflect.DeepEqual(items[1].Event, event) || !slices.Equal(items[1].Warnings, warnings) {
 			t.Fatalf("accepted alone, but in a batch: %v", batchErr)
 		}
 	}

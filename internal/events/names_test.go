@@ -47,12 +47,11 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-// A transient event has no id to end its packet with, so no worker may send
-// one: its data could be a string, which clients take for a recovery offset.
-func TestWorkersCannotSendTransientEvents(t *testing.T) {
-	for _, name := range []string{Authenticated, Unauthorized, UserOnline, UserOffline, OnlineUsers} {
-		if CheckName(name) == nil {
-			t.Errorf("%s is transient but open to workers", name)
+// A page tells the server's own events from a worker's by their names alone.
+func TestWorkersCannotSendTheServersOwnEvents(t *testing.T) {
+	for _, name := range []string{Authenticated, Unauthorized, UserOnline, UserOffline, OnlineUsers, JobStalled} {
+		if CheckName(name) == nil || KindOf(name) != Message {
+			t.Errorf("%s is open to workers", name)
 		}
 	}
 }

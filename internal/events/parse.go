@@ -8,41 +8,41 @@ import (
 
 // Parse reads the body of one POSTed event:
 //
-//	{"userId": …, "event": …, "data": …, "idempotencyKey"?: …, "staleAfter"?: …}
+//	{"userId": …, "event": …, "data": …, "kind"?: …, "jobId"?: …, "attempt"?: …, "idempotencyKey"?: …, "staleAfter"?: …}
 //
-// userId is a string or an integer, which becomes its decimal digits. Members
-// that are optional may be null. Unknown and repeated members, invalid UTF-8
-// and nesting beyond MaxDepth are refused, as is anything after the object.
-// Lone surrogate escapes in data are passed on as they are.
+// userId and jobId are strings or integers, which become their decimal digits. Members that are optional may be null. Unknown
+// and repeated members, invalid UTF-8 and nesting beyond MaxDepth are refused, as is anything after the object. Lone surrogate
+// escapes in data are passed on as they are.
 //
-// The event's Data is a part of body, which belongs to the event from then
-// on. An error is an *Error.
-func Parse(body []byte) (Event, error) {
+// The event's Data is a part of body, which belongs to the event from then on. An error is an *Error. Warnings tell what the
+// worker may not have meant, although the event is good.
+func Parse(body []byte) (Event, []Warning, error) {
 	s := scanner{src: body}
 	if !s.atObject("an event") {
-		return Event{}, s.fatal
+		return Event{}, nil, s.fatal
 	}
-	event, ok := s.event()
+	event, warnings, ok := s.event()
 	if !ok || !s.end() {
-		return Event{}, s.fatal
+		return Event{}, nil, s.fatal
 	}
 	if s.fault != nil {
-		return Event{}, s.fault
+		return Event{}, nil, s.fault
 	}
-	return event, nil
+	return event, warnings, nil
 }
 
 // members are the places of what matters in an event's object.
 type members struct {
-	userID, name, data, idempotencyKey, staleAfter span
-	jobID, attempt                                 span // in data
-	jobIDTwice, attemptTwice                       bool
+	userID, name, data, kind, jobID, attempt, idempotencyKey, staleAfter span
+
+	// Of data, if it is an object.
+	dataJobID, dataAttempt, dataProgress span
+	jobIDTwice, attemptTwice             bool
 }
 
-// event walks over the object of an event and validates it. It reports false
-// when the text is not JSON; what else is wrong is in s.fault, and then the
-// event is of no use.
-func (s *scanner) event() (Event, bool) {
+// event walks over the object of an event and validates it. It reports false when the text is not JSON; what else is wrong is
+// in s.fault, and then the event is of no use.
+func (s *scanner) event() (Event, []Warning, bool) {
 	var m members
 	ok := s.object(0, func(key []byte) bool {
 		had := s.fault != nil
@@ -68,16 +68,17 @@ func (s *scanner) event() (Event, bool) {
 		return ok
 	})
 	if !ok {
-		return Event{}, false
+		return Event{}, nil, false
 	}
 	if s.fault != nil {
-		return Event{}, true
+		return Event{}, nil, true
 	}
 	var event Event
 	if err := s.build(&event, &m); err != nil {
 		s.note(err)
+		return Event{}, nil, true
 	}
-	return event, true
+	return event, s.warnings(&event, &m), true
 }
 
 // lookup finds the place for the member with that key, nil when the event has
@@ -90,6 +91,12 @@ func (m *members) lookup(key []byte) (*span, string) {
 		return &m.name, "event"
 	case "data":
 		return &m.data, "data"
+	case "kind":
+		return &m.kind, "kind"
+	case "jobId":
+		return &m.jobID, "jobId"
+	case "attempt":
+		return &m.attempt, "attempt"
 	case "idempotencyKey":
 		return &m.idempotencyKey, "idempotencyKey"
 	case "staleAfter":
@@ -98,19 +105,21 @@ func (m *members) lookup(key []byte) (*span, string) {
 	return nil, ""
 }
 
-// data walks over data when it is an object and remembers where its jobId and
-// attempt are. Other members may repeat: what they mean is not ours to say.
+// data walks over data when it is an object and remembers what an event of a known name is asked for. Other members may
+// repeat: what they mean is not ours to say.
 func (s *scanner) data(m *members) bool {
 	return s.object(1, func(key []byte) bool {
 		name := string(plain(key))
 		place, ok := s.value(2)
 		switch name {
 		case "jobId":
-			m.jobIDTwice = m.jobID.found()
-			m.jobID = place
+			m.jobIDTwice = m.dataJobID.found()
+			m.dataJobID = place
 		case "attempt":
-			m.attemptTwice = m.attempt.found()
-			m.attempt = place
+			m.attemptTwice = m.dataAttempt.found()
+			m.dataAttempt = place
+		case "progress":
+			m.dataProgress = place
 		}
 		return ok
 	})
@@ -159,48 +168,118 @@ func (s *scanner) build(event *Event, m *members) *Error {
 			return refuse(CodeInvalidIdempotencyKey, "idempotencyKey", "an idempotency key %s", why)
 		}
 	}
+	event.Data = s.src[m.data.start:m.data.end:m.data.end]
+	if err := s.buildJob(event, m); err != nil {
+		return err
+	}
 	if text := s.text(m.staleAfter); given(text) {
-		if event.Name != JobProgress {
-			return refuse(CodeInvalidStaleAfter, "staleAfter", "only %s can be watched", JobProgress)
+		if event.Kind != Progress {
+			return refuse(CodeInvalidStaleAfter, "staleAfter", "only progress can be watched")
 		}
 		if event.StaleAfter, ok = seconds(string(text)); !ok {
 			return badStaleAfter()
 		}
 	}
-	event.Data = s.src[m.data.start:m.data.end:m.data.end]
-	if event.Kind = KindOf(event.Name); event.Kind != Message {
-		return s.buildJob(event, m)
-	}
 	return nil
 }
 
+// buildJob says what the event is to a job. For the known names that follows from the name and from data; the fields beside
+// event may repeat it. For any other name only these fields count, and data is not looked into.
 func (s *scanner) buildJob(event *Event, m *members) *Error {
-	if event.Data[0] != '{' {
-		return refuse(CodeInvalidData, "data", "the data of %s must be an object", event.Name)
+	named := KindOf(event.Name)
+	event.Kind = named
+	if text := s.text(m.kind); given(text) {
+		var ok bool
+		if event.Kind, ok = kindCalled(text); !ok {
+			return refuse(CodeInvalidKind, "kind", "a kind is progress, completed or failed")
+		}
+		if named != Message && named != event.Kind {
+			return refuse(CodeFieldConflict, "kind", "the name %s says another kind", event.Name)
+		}
+	}
+	jobID, attempt := s.text(m.jobID), s.text(m.attempt)
+	if event.Kind == Message {
+		if given(jobID) || given(attempt) {
+			return refuse(CodeMissingField, "kind", "with a jobId or an attempt, %q needs a kind: progress, completed or failed", event.Name)
+		}
+		return nil
+	}
+	if err := event.setJobID(jobID, "jobId"); err != nil {
+		return err
+	}
+	if err := event.setAttempt(attempt, "attempt"); err != nil {
+		return err
+	}
+	if named == Message {
+		if event.JobID == "" {
+			return refuse(CodeMissingJobID, "jobId", "an event with a kind must have a jobId")
+		}
+		return nil
 	}
 	switch {
+	case event.Data[0] != '{':
+		return refuse(CodeInvalidData, "data", "the data of %s must be an object", event.Name)
 	case m.jobIDTwice:
 		return duplicateField("data.jobId")
 	case m.attemptTwice:
 		return duplicateField("data.attempt")
-	case !given(s.text(m.jobID)):
+	}
+	if err := event.setJobID(s.text(m.dataJobID), "data.jobId"); err != nil {
+		return err
+	}
+	if event.JobID == "" {
 		return refuse(CodeMissingJobID, "data.jobId", "the data of %s must have a jobId", event.Name)
 	}
-	var ok bool
-	if event.JobID, ok = label(s.text(m.jobID)); !ok {
-		return refuse(CodeInvalidJobID, "data.jobId", "a job id must be a string or an integer")
+	return event.setAttempt(s.text(m.dataAttempt), "data.attempt")
+}
+
+// setJobID takes the job id that a field gives, if it does, and refuses one that differs from what another field gave.
+func (e *Event) setJobID(text []byte, field string) *Error {
+	if !given(text) {
+		return nil
 	}
-	if why := labelProblem(event.JobID, MaxJobIDLen); why != "" {
-		return refuse(CodeInvalidJobID, "data.jobId", "a job id %s", why)
+	id, ok := label(text)
+	if !ok {
+		return refuse(CodeInvalidJobID, field, "a job id must be a string or an integer")
 	}
-	if text := s.text(m.attempt); given(text) {
-		n, err := strconv.ParseUint(string(text), 10, 32) // what is left of JSON here are digits or garbage
-		if err != nil {
-			return refuse(CodeInvalidAttempt, "data.attempt", "an attempt must be an integer from 0 to %d", uint32(math.MaxUint32))
-		}
-		event.Attempt, event.HasAttempt = uint32(n), true
+	if why := labelProblem(id, MaxJobIDLen); why != "" {
+		return refuse(CodeInvalidJobID, field, "a job id %s", why)
 	}
+	if e.JobID != "" && e.JobID != id {
+		return refuse(CodeFieldConflict, "jobId", "jobId and data.jobId differ")
+	}
+	e.JobID = id
 	return nil
+}
+
+// setAttempt is to attempts what setJobID is to job ids.
+func (e *Event) setAttempt(text []byte, field string) *Error {
+	if !given(text) {
+		return nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 32) // what is left of JSON here are digits or garbage
+	if err != nil {
+		return refuse(CodeInvalidAttempt, field, "an attempt must be an integer from 0 to %d", uint32(math.MaxUint32))
+	}
+	if e.HasAttempt && e.Attempt != uint32(n) {
+		return refuse(CodeFieldConflict, "attempt", "attempt and data.attempt differ")
+	}
+	e.Attempt, e.HasAttempt = uint32(n), true
+	return nil
+}
+
+// kindCalled reads a kind as workers write it.
+func kindCalled(text []byte) (Kind, bool) {
+	name, _ := stringOf(text)
+	switch name {
+	case "progress":
+		return Progress, true
+	case "completed":
+		return Completed, true
+	case "failed":
+		return Failed, true
+	}
+	return Message, false
 }
 
 // given reports whether a member is there and not null.

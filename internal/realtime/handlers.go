@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"reflect"
 	"strconv"
 
 	"jobwire/internal/engine"
@@ -19,36 +20,56 @@ type Args struct {
 	Attachments [][]byte
 }
 
-// rawHandler is what every registration becomes. acked says whether a reply will be read.
-type rawHandler func(ctx context.Context, s *Session, args Args) (reply Args, err error)
+// rawHandler is what every registration becomes. It calls ack once, before it returns.
+type rawHandler func(ctx context.Context, s *Session, args Args, ack func(reply Args, err error))
 
 // Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members
-// are refused as invalid_payload. With struct{} the event has no argument. The value that fn returns becomes the ack's
-// argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own if it is an *events.Error, and
-// internal, with the error logged, otherwise.
+// are refused as invalid_payload. With struct{} the event has no argument, with a pointer it may be left out. The value that fn
+// returns becomes the ack's argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own
+// if it is an *events.Error, and internal, with the error logged, otherwise.
 //
 // Events of one session are handled one at a time, in order, also after the client has gone. ctx ends after
 // Config.HandlerTimeout. Handle panics if the event is taken or reserved, and must not be called once the hub serves.
 func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (any, error)) {
-	_, none := any(*new(T)).(struct{})
-	h.register(event, func(ctx context.Context, s *Session, args Args) (Args, error) {
-		var payload T
-		if err := args.decode(&payload, none); err != nil {
-			return Args{}, err
-		}
-		value, err := fn(ctx, s, payload)
-		if err != nil {
-			return Args{}, err
-		}
-		text, err := json.Marshal(value)
-		return Args{Values: []json.RawMessage{text}}, err
+	HandleInOrder(h, event, func(ctx context.Context, s *Session, payload T, ack func(any, error)) {
+		ack(fn(ctx, s, payload))
 	})
+}
+
+// HandleInOrder is Handle for an answer that has a place among what is emitted to the session: the ack is sent by the call of
+// ack, which fn makes once, from any goroutine, before it returns.
+func HandleInOrder[T any](h *Hub, event string, fn func(ctx context.Context, s *Session, payload T, ack func(value any, err error))) {
+	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(Args, error)) {
+		var payload T
+		if err := args.decode(&payload, reflect.TypeFor[T]()); err != nil {
+			ack(Args{}, err)
+			return
+		}
+		fn(ctx, s, payload, func(value any, err error) {
+			var reply Args
+			if err == nil {
+				reply, err = encodeValue(value)
+			}
+			ack(reply, err)
+		})
+	})
+}
+
+// encodeValue makes a value the only argument. Data of workers in it stays as it is but for white space.
+func encodeValue(value any) (Args, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return Args{Values: []json.RawMessage{bytes.TrimSuffix(text.Bytes(), []byte("\n"))}}, err
 }
 
 // HandleRaw registers a handler of a client event that takes whatever arguments there are, attachments included. What it
 // returns become the ack's arguments. All else is as with Handle.
 func HandleRaw(h *Hub, event string, fn func(context.Context, *Session, Args) (Args, error)) {
-	h.register(event, fn)
+	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(Args, error)) {
+		ack(fn(ctx, s, args))
+	})
 }
 
 func (h *Hub) register(event string, fn rawHandler) {
@@ -61,19 +82,22 @@ func (h *Hub) register(event string, fn rawHandler) {
 	h.handlers[event] = fn
 }
 
-// decode puts the only argument into payload, a pointer. none says that there must be no argument; null is none.
-func (a Args) decode(payload any, none bool) error {
+// decode puts the only argument into payload, a pointer to a value of that type. null is no argument.
+func (a Args) decode(payload any, of reflect.Type) error {
 	if len(a.Attachments) > 0 {
 		return invalidPayload("Binary arguments are not accepted.")
 	}
-	isNull := len(a.Values) == 1 && string(a.Values[0]) == "null"
-	if none {
-		if len(a.Values) == 0 || isNull || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
+	none := len(a.Values) == 0 || len(a.Values) == 1 && string(a.Values[0]) == "null"
+	if of == reflect.TypeFor[struct{}]() {
+		if none || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
 			return nil
 		}
 		return invalidPayload("No argument is expected.")
 	}
-	if len(a.Values) != 1 || isNull {
+	if none && of.Kind() == reflect.Pointer {
+		return nil
+	}
+	if none || len(a.Values) != 1 {
 		return invalidPayload("Exactly one argument is expected.")
 	}
 	dec := json.NewDecoder(bytes.NewReader(a.Values[0]))
@@ -100,7 +124,7 @@ func describe(err error) string {
 	return "an unknown or invalid member."
 }
 
-// dispatch runs the handler of an event and sends the ack.
+// dispatch runs the handler of an event, which sends the ack.
 func (s *Session) dispatch(p packet) {
 	h := s.hub
 	handler := h.handlers[p.event]
@@ -114,17 +138,18 @@ func (s *Session) dispatch(p packet) {
 	h.count.events.Add(1)
 	ctx, cancel := context.WithTimeout(h.base, h.config.HandlerTimeout)
 	defer cancel()
-	reply, err := handler(ctx, s, Args{p.args, p.attachments})
-	if err != nil {
-		code, message := h.describeError(p.event, err)
-		if p.hasID {
-			s.ackError(p.id, code, message)
+	handler(ctx, s, Args{p.args, p.attachments}, func(reply Args, err error) {
+		if err != nil {
+			code, message := h.describeError(p.event, err)
+			if p.hasID {
+				s.ackError(p.id, code, message)
+			}
+			return
 		}
-		return
-	}
-	if p.hasID {
-		s.conn.Send(reply.frames(packetAck, "", p.id)...)
-	}
+		if p.hasID {
+			s.conn.Send(reply.frames(packetAck, "", p.id)...)
+		}
+	})
 }
 
 // describeError says what of a handler's error the client may know, and logs what it may not.

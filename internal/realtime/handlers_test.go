@@ -2,9 +2,11 @@ package realtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +24,10 @@ func TestAcksOfHandlers(t *testing.T) {
 		})
 		Handle(h, "none", func(context.Context, *Session, struct{}) (any, error) { return []int{1, 2}, nil })
 		Handle(h, "nothing", func(context.Context, *Session, struct{}) (any, error) { return nil, nil })
+		Handle(h, "maybe", func(_ context.Context, _ *Session, p *payload) (any, error) { return p, nil })
+		Handle(h, "raw", func(context.Context, *Session, struct{}) (any, error) {
+			return json.RawMessage("{\"a\":\"<&>\u2028\"}"), nil
+		})
 		Handle(h, "fail", func(_ context.Context, _ *Session, how string) (any, error) {
 			return nil, map[string]error{
 				"own": &events.Error{Code: "teapot", Detail: "no coffee"}, "wrapped": fmt.Errorf("x: %w", &events.Error{Code: "token_expired", Detail: "late"}),
@@ -45,6 +51,12 @@ func TestAcksOfHandlers(t *testing.T) {
 		`["none",{}]`:                  `[[1,2]]`,
 		`["none",1]`:                   `[{"error":{"code":"invalid_payload","message":"No argument is expected."}}]`,
 		`["nothing"]`:                  `[null]`,
+		`["maybe"]`:                    `[null]`,
+		`["maybe",null]`:               `[null]`,
+		`["maybe",{"n":2}]`:            `[{"token":"","n":2}]`,
+		`["maybe",{"x":2}]`:            `[{"error":{"code":"invalid_payload","message":"The argument does not fit: an unknown or invalid member."}}]`,
+		`["maybe",null,null]`:          `[{"error":{"code":"invalid_payload","message":"Exactly one argument is expected."}}]`,
+		`["raw"]`:                      "[{\"a\":\"<&>\u2028\"}]",
 		`["fail","own"]`:               `[{"error":{"code":"teapot","message":"no coffee"}}]`,
 		`["fail","wrapped"]`:           `[{"error":{"code":"token_expired","message":"late"}}]`,
 		`["fail","unknown"]`:           `[{"error":{"code":"internal","message":"The server could not handle this event."}}]`,
@@ -66,6 +78,31 @@ func TestAcksOfHandlers(t *testing.T) {
 	if st := s.Stats(); st.UnknownEvents != 2 {
 		t.Errorf("%d unknown events", st.UnknownEvents)
 	}
+}
+
+func TestAHandlerMaySayWhenItsAckIsSent(t *testing.T) {
+	s := newStand(t, Config{}, func(_ *recorder, h *Hub) {
+		handleEcho(h)
+		HandleInOrder(h, "between", func(_ context.Context, s *Session, fails bool, ack func(any, error)) {
+			var elsewhere sync.WaitGroup
+			elsewhere.Go(func() {
+				s.EmitArgs("before", Args{})
+				if fails {
+					ack(nil, &events.Error{Code: "teapot", Detail: "no coffee"})
+				} else {
+					ack([]int{1}, nil)
+				}
+				s.EmitArgs("after", Args{})
+			})
+			elsewhere.Wait()
+		})
+	})
+	c := s.connect(t, "alice")
+	c.write(`421["between",false]`, `422["between",true]`, `423["between",7]`, `42["between",false]`, `424["echo"]`)
+	c.expect(`42["before"]`, `431[[1]]`, `42["after"]`,
+		`42["before"]`, `432[{"error":{"code":"teapot","message":"no coffee"}}]`, `42["after"]`,
+		`433[{"error":{"code":"invalid_payload","message":"The argument does not fit: it must not be a JSON number."}}]`,
+		`42["before"]`, `42["after"]`, `434[]`)
 }
 
 func TestBinaryArgumentsAndAcks(t *testing.T) {
