@@ -48,8 +48,10 @@ func (cmd *Command) check() {
 		cmd.require(key, size >= events*s.MaxEventBytes, "is %s, less than %s; raise it, or lower max-event-bytes (%s)", cmd.byKey[key].raw, what, cmd.byKey["max-event-bytes"].raw)
 	}
 	atLeast("retention-bytes", s.RetentionBytes, 1, "one event may have")
+	atLeast("retention-jobs-bytes", s.RetentionJobsBytes, 2, "a job's progress and its end may have")
 	atLeast("max-batch-bytes", s.MaxBatchBytes, 1, "one event may have")
 	atLeast("max-queue", s.MaxQueue, 2, "two events may have, so that a large one would cut off its receiver")
+	cmd.require("max-store-bytes", s.MaxStoreBytes == 0 || s.MaxStoreBytes >= s.RetentionBytes+s.RetentionJobsBytes, "is %s, less than one user may fill; raise it, or lower retention-bytes and retention-jobs-bytes", cmd.byKey["max-store-bytes"].raw)
 
 	cmd.require("user", events.CheckUserID(a.User) == nil, "is no user id: 1 to %d bytes without control characters", events.MaxUserIDLen)
 	cmd.require("tenant", a.Tenant == "" || events.CheckUserID(a.Tenant) == nil, "is too long or has control characters")

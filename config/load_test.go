@@ -47,6 +47,7 @@ func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 		Addr: ":3000", Drain: 10 * time.Second,
 		JWTSecrets: []Secret{testSecret}, JWTUserClaim: "sub", APIKeys: s.APIKeys,
 		DataDir: "./data", Coalesce: 100 * time.Millisecond, Retention: 24 * time.Hour, RetentionEvents: 1000, RetentionBytes: 4 * MiB,
+		RetentionJobs: 1000, RetentionJobsBytes: 4 * MiB,
 		MaxEventBytes: 64 * KiB, MaxBatch: 1000, MaxBatchBytes: 8 * MiB,
 		PresenceGrace: 10 * time.Second, PresenceAudience: "everyone", PresenceTenantClaim: "tenant",
 		PingInterval: 25 * time.Second, PingTimeout: 20 * time.Second, HandshakeTimeout: 10 * time.Second, HandshakeRate: 200, HandshakeBurst: 2000,

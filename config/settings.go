@@ -28,14 +28,17 @@ type Settings struct {
 	JWTAudience  []string   `key:"jwt-audience" for:"token" value:"LIST" help:"tokens must be for one of these; not checked when empty"`
 	APIKeys      []auth.Key `key:"api-keys" for:"emit" value:"LIST" help:"workers' keys as name=key, 24 characters or more; required"`
 
-	DataDir         string        `key:"data-dir" group:"Delivery" value:"DIR" help:"where events are kept; memory: nowhere" default:"./data"`
-	Coalesce        time.Duration `key:"coalesce" value:"TIME" help:"least time between two progress events of a job; 0: send every one" default:"100ms" min:"0s" max:"1m"`
-	Retention       time.Duration `key:"retention" value:"TIME" help:"how long a user's events are kept" default:"24h" min:"1s" max:"8760h"`
-	RetentionEvents int           `key:"retention-events" value:"N" help:"how many events are kept for a user" default:"1000" min:"1" max:"1000000"`
-	RetentionBytes  Size          `key:"retention-bytes" value:"SIZE" help:"how many bytes of events are kept for a user" default:"4MiB" min:"1KiB" max:"1GiB"`
-	MaxEventBytes   Size          `key:"max-event-bytes" value:"SIZE" help:"body of one event" default:"64KiB" min:"1KiB" max:"16MiB"`
-	MaxBatch        int           `key:"max-batch" value:"N" help:"events in one batch" default:"1000" min:"1" max:"100000"`
-	MaxBatchBytes   Size          `key:"max-batch-bytes" value:"SIZE" help:"body of one batch" default:"8MiB" min:"1KiB" max:"1GiB"`
+	DataDir            string        `key:"data-dir" group:"Delivery" value:"DIR" help:"where events are kept; memory: nowhere" default:"./data"`
+	Coalesce           time.Duration `key:"coalesce" value:"TIME" help:"least time between two progress events of a job; 0: send every one" default:"100ms" min:"0s" max:"1m"`
+	Retention          time.Duration `key:"retention" value:"TIME" help:"how long a user's events are kept" default:"24h" min:"1s" max:"8760h"`
+	RetentionEvents    int           `key:"retention-events" value:"N" help:"how many events are kept for a user" default:"1000" min:"1" max:"1000000"`
+	RetentionBytes     Size          `key:"retention-bytes" value:"SIZE" help:"how many bytes of events are kept for a user" default:"4MiB" min:"1KiB" max:"1GiB"`
+	RetentionJobs      int           `key:"retention-jobs" value:"N" help:"how many jobs are kept for a user" default:"1000" min:"1" max:"1000000"`
+	RetentionJobsBytes Size          `key:"retention-jobs-bytes" value:"SIZE" help:"how many bytes of jobs are kept for a user" default:"4MiB" min:"2KiB" max:"1GiB"`
+	MaxStoreBytes      Size          `key:"max-store-bytes" value:"SIZE" help:"size of the store at which new events are refused; 0: no limit" default:"0"`
+	MaxEventBytes      Size          `key:"max-event-bytes" value:"SIZE" help:"body of one event" default:"64KiB" min:"1KiB" max:"16MiB"`
+	MaxBatch           int           `key:"max-batch" value:"N" help:"events in one batch" default:"1000" min:"1" max:"100000"`
+	MaxBatchBytes      Size          `key:"max-batch-bytes" value:"SIZE" help:"body of one batch" default:"8MiB" min:"1KiB" max:"1GiB"`
 
 	PresenceGrace       time.Duration `key:"presence-grace" group:"Presence" value:"TIME" help:"how long a user may be gone before user_offline is sent" default:"10s" min:"0s" max:"1h"`
 	PresenceAudience    string        `key:"presence-audience" value:"WHO" help:"who gets presence: everyone, tenant (same tenant claim) or none" default:"everyone" enum:"everyone,tenant,none"`
