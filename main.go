@@ -41,7 +41,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stdout, help.Text)
 		return 0
 	case err != nil:
-		fmt.Fprintln(stderr, "jobwire:", err)
+		fmt.Fprintf(stderr, "jobwire: mistakes in the configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return 2
 	}
 	switch cmd.Name {
@@ -91,13 +91,13 @@ func serve(settings config.Settings, stdout, stderr io.Writer) error {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	log.Info("listening", "addr", listener.Addr().String(), "version", version)
 	if settings.Dev {
-		greet(stdout, settings, listener.Addr())
+		printHints(stdout, settings, listener.Addr())
 	}
 	return node.Serve(ctx, listener)
 }
 
-// greet prints what a newcomer needs: where to look, and how to send.
-func greet(w io.Writer, settings config.Settings, addr net.Addr) {
+// printHints prints what --dev is tried out with: where to look, and how to send.
+func printHints(w io.Writer, settings config.Settings, addr net.Addr) {
 	url := "http://" + addr.String()
 	if settings.Demo {
 		fmt.Fprintf(w, "Demo:   %s/demo/\n", url)
@@ -115,7 +115,7 @@ func newLogger(settings config.Settings, w io.Writer) *slog.Logger {
 }
 
 func printToken(cmd *config.Command, stdout io.Writer) error {
-	token, err := auth.Mint(cmd.Settings.Minting(), cmd.Token.User, cmd.Token.Tenant, cmd.Token.TTL, nil)
+	token, err := auth.Mint(cmd.Settings.Minting(), cmd.Args.User, cmd.Args.Tenant, cmd.Args.TTL, nil)
 	if err == nil {
 		fmt.Fprintln(stdout, token)
 	}
@@ -124,22 +124,22 @@ func printToken(cmd *config.Command, stdout io.Writer) error {
 
 // emit sends one event as a worker does, and prints the answer.
 func emit(cmd *config.Command, stdout io.Writer) error {
-	envelope, err := json.Marshal(map[string]string{"userId": cmd.Emit.User, "event": cmd.Emit.Event})
+	envelope, err := json.Marshal(map[string]string{"userId": cmd.Args.User, "event": cmd.Args.Event})
 	if err != nil {
 		return err
 	}
 	// The data goes out as it was written; an encoder would reformat it.
-	body := append(envelope[:len(envelope)-1], `,"data":`+cmd.Emit.Data+`}`...)
+	body := append(envelope[:len(envelope)-1], `,"data":`+cmd.Args.Data+`}`...)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, cmd.Emit.URL+"/v1/events", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, cmd.Args.URL+"/v1/events", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Authorization", "Bearer "+string(cmd.Emit.APIKey))
+	request.Header.Set("Authorization", "Bearer "+string(cmd.Args.APIKey))
 	request.Header.Set("Content-Type", "application/json")
-	if cmd.Emit.IdempotencyKey != "" {
-		request.Header.Set("Idempotency-Key", cmd.Emit.IdempotencyKey)
+	if cmd.Args.IdempotencyKey != "" {
+		request.Header.Set("Idempotency-Key", cmd.Args.IdempotencyKey)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -10,101 +11,85 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// fileValue is a member of the file, its value as text.
-type fileValue struct {
-	key, text string
-	line      int
+// applyFile sets what the file gives. What it reports names a line and never quotes it: it could hold a secret.
+func (cmd *Command) applyFile(readFile func(string) ([]byte, error)) {
+	name := cmd.byKey["config"].raw
+	if name == "" {
+		return
+	}
+	content, err := readFile(name)
+	cmd.require("config", err == nil, "cannot be read: %v", err)
+	members, err := parseFile(content)
+	cmd.require("config", err == nil, "%s %v", name, err)
+	for members.Next() {
+		key := members.Key().GetToken()
+		place := fmt.Sprintf("file %s, line %d", name, key.Position.Line)
+		text, ok := plainText(members.Value())
+		switch o := cmd.byKey[key.Value]; {
+		case o == nil || !o.isSetting():
+			cmd.problem("there is no setting %.60q%s (%s)", key.Value, didYouMean(key.Value, cmd.keys), place)
+		case o.key == "config":
+			cmd.problem("config cannot name another file from within a file (%s)", place)
+		case !ok:
+			cmd.problem("%s has a value that is neither plain nor a list of plain values without commas (%s)", o.key, place)
+		case text != "":
+			o.set(text, place)
+		}
+	}
 }
 
-// parseFile reads a YAML mapping of settings. Values stay the text that is in
-// the file, so that a secret of digits is not taken for a number. A list is a
-// sequence or a comma-separated text; api-keys may also be a mapping.
-//
-// Errors name a line and never quote it: it could hold a secret.
-func parseFile(content []byte) ([]fileValue, error) {
+// parseFile returns the members of the mapping that a file is.
+func parseFile(content []byte) (*ast.MapNodeIter, error) {
+	none := (&ast.MappingNode{}).MapRange()
 	file, err := parser.ParseBytes(content, 0)
 	if err != nil {
 		var syntax yaml.Error
 		if errors.As(err, &syntax) && syntax.GetToken() != nil {
-			return nil, fmt.Errorf("is not valid YAML at line %d", syntax.GetToken().Position.Line)
+			return none, fmt.Errorf("is not valid YAML at line %d", syntax.GetToken().Position.Line)
 		}
-		return nil, errors.New("is not valid YAML")
+		return none, errors.New("is not valid YAML")
 	}
-	var values []fileValue
-	for i, doc := range file.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if i > 0 {
-			return nil, errors.New("must be a single YAML document")
-		}
-		members, ok := mapping(doc.Body)
-		if !ok {
-			return nil, errors.New("must be a YAML mapping, like \"ping-interval: 25s\"")
-		}
-		for _, member := range members {
-			line := member.Key.GetToken().Position.Line
-			text, ok := fileText(member.Value)
-			if !ok {
-				return nil, fmt.Errorf("has a value at line %d that is neither a plain value nor a list of them", line)
-			}
-			values = append(values, fileValue{key: member.Key.GetToken().Value, text: text, line: line})
-		}
+	isEmpty := func(doc *ast.DocumentNode) bool { return doc.Body == nil || doc.Body.Type() == ast.CommentType }
+	docs := slices.DeleteFunc(file.Docs, isEmpty)
+	if len(docs) == 0 {
+		return none, nil
 	}
-	return values, nil
+	mapping, ok := docs[0].Body.(ast.MapNode)
+	switch {
+	case len(docs) > 1:
+		return none, errors.New("must be a single YAML document")
+	case !ok:
+		return none, errors.New(`must be a YAML mapping, like "ping-interval: 25s"`)
+	}
+	return mapping.MapRange(), nil
 }
 
-// mapping returns the members of a mapping. One with a single member has a
-// node type of its own.
-func mapping(node ast.Node) ([]*ast.MappingValueNode, bool) {
-	switch node := node.(type) {
-	case *ast.MappingNode:
-		return node.Values, true
-	case *ast.MappingValueNode:
-		return []*ast.MappingValueNode{node}, true
-	case *ast.CommentGroupNode:
-		return nil, true // a file of comments only
-	}
-	return nil, false
-}
-
-func fileText(node ast.Node) (string, bool) {
-	if members, ok := mapping(node); ok {
-		var parts []string
-		for _, member := range members {
-			value, ok := scalar(member.Value)
-			if !ok {
-				return "", false
-			}
-			parts = append(parts, member.Key.GetToken().Value+"="+value)
-		}
-		return strings.Join(parts, ","), true
-	}
-	list, ok := node.(*ast.SequenceNode)
-	if !ok {
-		return scalar(node)
-	}
+// plainText is a value as a flag would have it: the elements of a list comma-separated, the members of
+// a mapping as key=value. Nothing is interpreted, lest a secret of digits become a number.
+func plainText(node ast.Node) (text string, ok bool) {
 	var parts []string
-	for _, element := range list.Values {
-		part, ok := scalar(element)
-		if !ok || strings.Contains(part, ",") {
-			return "", false
-		}
-		parts = append(parts, part)
+	ok = true
+	add := func(prefix string, node ast.Node) {
+		_, isScalar := node.(ast.ScalarNode)
+		part, isPlain := plainText(node)
+		parts, ok = append(parts, prefix+part), ok && isScalar && isPlain && !strings.Contains(part, ",")
 	}
-	return strings.Join(parts, ","), true
-}
-
-func scalar(node ast.Node) (string, bool) {
 	switch node := node.(type) {
-	case *ast.StringNode:
-		return node.Value, true
+	case *ast.NullNode:
 	case *ast.LiteralNode:
 		return strings.TrimSuffix(node.Value.Value, "\n"), true
-	case *ast.NullNode:
-		return "", true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		return node.GetToken().Value, true
+	case *ast.SequenceNode:
+		for _, element := range node.Values {
+			add("", element)
+		}
+	case ast.MapNode:
+		for members := node.MapRange(); members.Next(); {
+			add(members.Key().GetToken().Value+"=", members.Value())
+		}
+	default: // an anchor, an alias or a tag
+		return "", false
 	}
-	return "", false
+	return strings.Join(parts, ","), ok
 }

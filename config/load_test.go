@@ -47,6 +47,7 @@ func TestDefaultsAreThoseOfTheDocumentation(t *testing.T) {
 		Addr: ":3000", Drain: 10 * time.Second,
 		JWTSecrets: []Secret{testSecret}, JWTUserClaim: "sub", APIKeys: s.APIKeys,
 		DataDir: "./data", Coalesce: 100 * time.Millisecond, Retention: 24 * time.Hour, RetentionEvents: 1000, RetentionBytes: 4 * MiB,
+		RetentionJobs: 1000, RetentionJobsBytes: 4 * MiB,
 		MaxEventBytes: 64 * KiB, MaxBatch: 1000, MaxBatchBytes: 8 * MiB,
 		PresenceGrace: 10 * time.Second, PresenceAudience: "everyone", PresenceTenantClaim: "tenant",
 		PingInterval: 25 * time.Second, PingTimeout: 20 * time.Second, HandshakeTimeout: 10 * time.Second, HandshakeRate: 200, HandshakeBurst: 2000,
@@ -164,24 +165,24 @@ func TestCommands(t *testing.T) {
 func TestCommandsNeedOnlyWhatTheyRead(t *testing.T) {
 	load(t, "version", []string{"JOBWIRE_PING_INTERVAL=nonsense", "JOBWIRE_WHAT=1"}, "")
 	token := load(t, "token --user u --tenant acme", []string{secrets[0], "JOBWIRE_PING_INTERVAL=nonsense"}, "")
-	if cfg := token.Settings.Minting(); len(cfg.Secrets) != 1 || cfg.TenantClaim != "tenant" || token.Token.TTL != time.Hour {
-		t.Errorf("%+v %+v", cfg, token.Token)
+	if cfg := token.Settings.Minting(); len(cfg.Secrets) != 1 || cfg.TenantClaim != "tenant" || token.Args.TTL != time.Hour {
+		t.Errorf("%+v %+v", cfg, token.Args)
 	}
 	emit := load(t, "emit --user u --event e --data {}", []string{secrets[1], "JOBWIRE_ADDR=0.0.0.0:4000"}, "")
-	if emit.Emit.URL != "http://127.0.0.1:4000" || emit.Emit.APIKey != testKey {
-		t.Errorf("%+v with key %q", emit.Emit, string(emit.Emit.APIKey))
+	if emit.Args.URL != "http://127.0.0.1:4000" || emit.Args.APIKey != testKey {
+		t.Errorf("%+v with key %q", emit.Args, string(emit.Args.APIKey))
 	}
 	emit = load(t, "emit --user u --event e --data {}", []string{"JOBWIRE_API_KEY=k", "JOBWIRE_URL=https://jobs.example/"}, "")
-	if emit.Emit.URL != "https://jobs.example" || emit.Emit.APIKey != "k" {
-		t.Errorf("%+v with key %q", emit.Emit, string(emit.Emit.APIKey))
+	if emit.Args.URL != "https://jobs.example" || emit.Args.APIKey != "k" {
+		t.Errorf("%+v with key %q", emit.Args, string(emit.Args.APIKey))
 	}
 }
 
 func TestEmitReadsItsDataFromTheStandardInput(t *testing.T) {
 	const data = "{\"jobId\": \"j\"}\n"
 	cmd, err := Load(words("emit --user u --event job_failed --data -"), secrets[1:], files{"-": data}.read)
-	if err != nil || cmd.Emit.Data != data {
-		t.Errorf("data %q, error %v", cmd.Emit.Data, err)
+	if err != nil || cmd.Args.Data != data {
+		t.Errorf("data %q, error %v", cmd.Args.Data, err)
 	}
 	for _, tc := range []struct {
 		stdin files
@@ -219,6 +220,9 @@ func TestDevMakesWhatIsMissing(t *testing.T) {
 	}
 	if s.JWTSecrets[0] == second.Settings.JWTSecrets[0] || s.APIKeys[0].Secret == second.Settings.APIKeys[0].Secret {
 		t.Error("the secrets are the same at every start")
+	}
+	if _, err := Load(words("token --user u --dev"), nil, files{}.read); err == nil {
+		t.Error("a token was signed with a secret that no server has")
 	}
 	kept := load(t, "--dev --demo=false --addr [::1]:0 --data-dir d", secrets, "").Settings
 	if kept.Demo || kept.Addr != "[::1]:0" || kept.DataDir != "d" || kept.JWTSecrets[0] != testSecret || kept.APIKeys[0].Secret != testKey {
@@ -259,11 +263,13 @@ func TestHelp(t *testing.T) {
 // Every setting can be found in --help, under its flag and its variable.
 func TestHelpListsEverySetting(t *testing.T) {
 	_, err := Load(words("--help"), nil, files{}.read)
-	for _, o := range options(&Settings{}) {
-		if o.key == "" || o.help == "" || o.group == "" || o.env == "" || o.value == "" && !o.isBool() {
+	cmd := Command{byKey: map[string]*option{}}
+	cmd.addOptions(&cmd.Settings)
+	for _, o := range cmd.options {
+		if o.key == "" || o.tag.Get("help") == "" || o.group == "" || o.env == "" || o.tag.Get("value") == "" && !o.isBool() {
 			t.Errorf("a setting lacks a tag: %+v", o)
 		}
-		if !strings.Contains(err.Error(), o.flag()) || !strings.Contains(err.Error(), o.env) {
+		if !strings.Contains(err.Error(), "--"+o.key) || !strings.Contains(err.Error(), o.env) {
 			t.Errorf("%s is not in the help", o.key)
 		}
 	}

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -10,19 +10,15 @@ import (
 func mistakes(t *testing.T, args []string, environ []string, file string) []string {
 	t.Helper()
 	cmd, err := Load(args, environ, files{"jobwire.yaml": file}.read)
-	var problems *Problems
-	if !errors.As(err, &problems) {
+	problems, ok := err.(interface{ Unwrap() []error })
+	if !ok {
 		t.Fatalf("%q: %+v, %v", args, cmd, err)
 	}
 	var lines []string
 	for _, err := range problems.Unwrap() {
-		var p *Problem
-		if !errors.As(err, &p) {
-			t.Errorf("%T is no Problem", err)
-		}
 		lines = append(lines, err.Error())
 	}
-	if want := strings.Join(lines, "\n  "); !strings.HasSuffix(err.Error(), want) {
+	if want := strings.Join(lines, "\n"); err.Error() != want {
 		t.Errorf("the message is not that of its parts: %v", err)
 	}
 	return lines
@@ -112,7 +108,11 @@ func TestSingleMistakes(t *testing.T) {
 		{"--retention 90d", "not a duration"},
 		{"--retention 0s", "want 1s to 8760h"},
 		{"--retention-bytes 1KiB", "less than one event may have"},
-		{"--max-event-bytes 8MiB --retention-bytes 8MiB --max-batch-bytes 8MiB", "max-queue is 4MiB"},
+		{"--max-event-bytes 8MiB --retention-bytes 8MiB --retention-jobs-bytes 16MiB --max-batch-bytes 8MiB", "max-queue is 4MiB"},
+		{"--retention-jobs 0", "want 1 to 1000000"},
+		{"--retention-jobs-bytes 64KiB", "less than a job's progress and its end may have; raise it, or lower max-event-bytes (64KiB)"},
+		{"--max-store-bytes 1MiB", "less than one user may fill"},
+		{"--max-store-bytes=-1", "not a size"},
 		{"--max-queue 8KiB --max-event-bytes 4KiB", "want 1MiB to 1GiB"},
 		{"--max-event-bytes 64Kib", "not a size"},
 		{"--max-event-bytes -1", "not a size"},
@@ -152,7 +152,8 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"a list in a list", "origins: [[a]]", "line 1"},
 		{"a comma inside an element", "origins: ['a,b']", "line 1"},
 		{"a list where one value belongs", "drain: [1s, 2s]", "drain"},
-		{"an alias", "drain: &x 1s\nping-timeout: *x", "line 1"},
+		{"an anchor", "drain: &x 1s", "line 1"},
+		{"an alias", "drain: 1s\nping-timeout: *x", "line 2"},
 	} {
 		lines := mistakes(t, words("--config jobwire.yaml"), secrets, tc.file)
 		if len(lines) != 1 || !strings.Contains(lines[0], tc.want) {
@@ -160,6 +161,16 @@ func TestMistakesInTheFile(t *testing.T) {
 		}
 		if strings.Contains(strings.Join(lines, ""), testSecret) {
 			t.Errorf("%s: shows a secret", tc.behaviour)
+		}
+	}
+}
+
+// A value that cannot be read hides no other mistake.
+func TestEveryMistakeInTheFileIsNamedAtOnce(t *testing.T) {
+	lines := mistakes(t, words("--config jobwire.yaml"), secrets, "drain: &x 1s\nping-timeout: *x\norigins: [[a]]\nlog-format: !!str xml\nmax-batch: 0\n")
+	for i, key := range []string{"drain", "ping-timeout", "origins", "log-format", "max-batch"} {
+		if i >= len(lines) || !strings.HasPrefix(lines[i], key+" ") || !strings.Contains(lines[i], fmt.Sprint("line ", i+1)) {
+			t.Errorf("%s, line %d, is missing in:\n%s", key, i+1, strings.Join(lines, "\n"))
 		}
 	}
 }

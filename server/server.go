@@ -118,8 +118,10 @@ func openStore(settings config.Settings, log *slog.Logger) (*embedded.Store, err
 		Retention:     settings.Retention,
 		Messages:      settings.RetentionEvents,
 		MessagesBytes: int(settings.RetentionBytes),
+		Jobs:          settings.RetentionJobs,
+		JobsBytes:     int(settings.RetentionJobsBytes),
 	}
-	options := embedded.Options{Logger: log}
+	options := embedded.Options{Logger: log, MaxBytes: int64(settings.MaxStoreBytes)}
 	if settings.DataDir == config.InMemory {
 		return embedded.OpenMemory(limits, options)
 	}

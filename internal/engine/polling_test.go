@@ -16,7 +16,7 @@ import (
 )
 
 func TestPollingPayloads(t *testing.T) {
-	s := newTestServer(t, Config{})
+	s := newTestServer(t, Config{MaxPayload: 1e6})
 	for name, tc := range map[string]struct {
 		body     string
 		messages []string

@@ -45,7 +45,7 @@ func TestHandshakeOverWebSocket(t *testing.T) {
 			t.Fatalf("%v %v", kind, err)
 		}
 		open := parseOpen(t, string(b))
-		if open.Upgrades == nil || len(open.Upgrades) != 0 || open.PingInterval != 25000 || open.PingTimeout != 20000 || open.MaxPayload != 1e6 {
+		if open.Upgrades == nil || len(open.Upgrades) != 0 || open.PingInterval != 25000 || open.PingTimeout != 20000 || open.MaxPayload != 64<<10 {
 			t.Errorf("open packet %q", b)
 		}
 		if err := c.Write(ctx, websocket.MessageText, []byte("4hello")); err != nil {

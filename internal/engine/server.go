@@ -22,11 +22,11 @@ type Config struct {
 	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is
 	// queued (10 s).
 	WriteTimeout time.Duration
-	// MaxPayload is the largest message, POST body and poll answer, in bytes (1,000,000). Clients
+	// MaxPayload is the largest message, POST body and poll answer, in bytes (64 KiB). Clients
 	// are told. A single packet of the server's own that is larger still goes out, alone in its
 	// poll answer.
 	MaxPayload int
-	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (1
+	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (4
 	// MiB).
 	MaxQueue int
 	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is
@@ -41,7 +41,8 @@ type Config struct {
 	portable bool // tests: never write from the caller's goroutine
 }
 
-func (cfg Config) withDefaults() Config {
+// WithDefaults fills in the defaults.
+func (cfg Config) WithDefaults() Config {
 	orDuration := func(d *time.Duration, def time.Duration) {
 		if *d <= 0 {
 			*d = def
@@ -56,8 +57,8 @@ func (cfg Config) withDefaults() Config {
 	orDuration(&cfg.PingTimeout, 20*time.Second)
 	orDuration(&cfg.UpgradeTimeout, 10*time.Second)
 	orDuration(&cfg.WriteTimeout, 10*time.Second)
-	orInt(&cfg.MaxPayload, 1_000_000)
-	orInt(&cfg.MaxQueue, 1<<20)
+	orInt(&cfg.MaxPayload, 64<<10)
+	orInt(&cfg.MaxQueue, 4<<20)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -112,7 +113,7 @@ type Server struct {
 // its client, with the handshake request, and returns the session's handler; what it sends follows
 // the open packet in the same write. A nil Handler refuses the client, see Config.Refuse.
 func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
-	s := &Server{cfg: cfg.withDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
+	s := &Server{cfg: cfg.WithDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
 	s.beats.init(s)
 	return s
 }

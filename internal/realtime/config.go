@@ -17,10 +17,10 @@ type Config struct {
 	HandshakeTimeout time.Duration
 	// MaxUnauthenticated caps the connections without a session; handshakes above it are answered 503 (10,000).
 	MaxUnauthenticated int
-	// MaxSocketsPerUser caps the sessions of one user; a CONNECT above it is refused as too_many_sockets (100).
+	// MaxSocketsPerUser caps the sessions of one user; a CONNECT above it is refused as too_many_sockets (1,000).
 	MaxSocketsPerUser int
 	// EventRate and EventBurst bound the Socket.IO packets of one connection: a burst, refilled at the rate per second
-	// (200, 5,000). Clients send what they buffered while offline in one burst. A connection that exceeds both is closed.
+	// (1,000, 5,000). Clients send what they buffered while offline in one burst. A connection that exceeds both is closed.
 	EventRate  float64
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
@@ -36,11 +36,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults fills in the defaults, but for those of Engine.
+func (c Config) WithDefaults() Config {
 	setDefault(&c.HandshakeTimeout, 10*time.Second)
 	setDefault(&c.MaxUnauthenticated, 10_000)
-	setDefault(&c.MaxSocketsPerUser, 100)
-	setDefault(&c.EventRate, 200)
+	setDefault(&c.MaxSocketsPerUser, 1_000)
+	setDefault(&c.EventRate, 1_000)
 	setDefault(&c.EventBurst, 5_000)
 	setDefault(&c.HandlerTimeout, 10*time.Second)
 	setDefault(&c.MaxHeldBytes, max(1<<20, c.Engine.MaxQueue))

@@ -51,7 +51,7 @@ type Message struct {
 
 // New returns a hub that serves nobody yet. Its goroutine ends with Shutdown.
 func New(config Config, lifecycle Lifecycle) *Hub {
-	config = config.withDefaults()
+	config = config.WithDefaults()
 	h := &Hub{
 		config:    config,
 		lifecycle: lifecycle,
