@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -63,7 +65,7 @@ func (b *bench) play(ctx context.Context, plan []planned) {
 						return
 					}
 					c := on[(i+j+run)%len(on)]
-					fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
+					fmt.Fprintf(b.progress, "round %d/%d  %-22s %-11s", round+1, b.rounds, p.name, c.name)
 					b.sample(ctx, c, p.load, run)
 				}
 			}
@@ -117,7 +119,7 @@ func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[str
 		return nil, fmt.Errorf("the server ended under load\n%s", logTail(s.log.Name()))
 	default:
 	}
-	if l.disk {
+	if l.diskLimit && s.dataDir != "" {
 		if metrics[diskLimit], err = measureDisk(s.dataDir); err != nil {
 			return nil, err
 		}
@@ -140,7 +142,11 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 	if err != nil {
 		return nil, err
 	}
-	others, err := startOthers(s.cmd.Process.Pid)
+	in, err := cmd.StdinPipe() // closed by Wait, or when there is no answer
+	if err != nil {
+		return nil, err
+	}
+	others, err := startOthers(s)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +167,14 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 		if msg.Phase == "measure" && b.options.profile {
 			profiled = make(chan error, 1)
 			go func() { profiled <- b.takeProfile(ctx, s, name) }()
+		}
+		if msg.Phase == "restart" {
+			if err := s.restart(ctx); err != nil {
+				complaint.WriteString(err.Error() + "\n")
+				in.Close()
+			} else {
+				fmt.Fprintln(in, s.cmd.Process.Pid) // a generator that is gone has said why
+			}
 		}
 		if msg.Metrics != nil {
 			metrics = msg.Metrics
@@ -185,11 +199,10 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 // summary is one run's metrics on one line of progress.
 func summary(m map[string]float64) string {
 	text := ""
-	for _, list := range [][]line{lines, details} {
-		for _, l := range list {
-			key := l.metric + "="
-			if v, ok := m[l.metric]; ok && !bytes.Contains([]byte(text), []byte(key)) {
-				text += " " + key + strconv.FormatFloat(v, 'f', l.digits, 64)
+	for _, l := range slices.Concat(lines, details) {
+		for _, metric := range []string{l.metric, l.againstMetric()} {
+			if v, ok := m[metric]; ok && !strings.Contains(text, " "+metric+"=") {
+				text += " " + metric + "=" + strconv.FormatFloat(v, 'f', l.digits, 64)
 			}
 		}
 	}
