@@ -60,7 +60,7 @@ var (
 	withNode    = []string{"jobwire", "node"} // those that know presence
 )
 
-// The three setups that the price of the defaults is taken apart with.
+// The setups that the price of the defaults is taken apart with.
 var (
 	silentSetup = setup{silent: true}               // without presence
 	tunedSetup  = setup{silent: true, memory: true} // and without the disk

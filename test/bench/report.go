@@ -24,12 +24,18 @@ type report struct {
 	Profile bool      `json:"profile"`
 	Samples []sample  `json:"samples"`
 
-	contenders []contender
+	contenders []contender // jobwire, and those that played
 }
 
 func newReport(samples []sample, o options, began time.Time) *report {
-	return &report{Machine: machine(), Began: began, Commit: o.commit, Rounds: o.rounds,
-		Quick: o.quick, Profile: o.profile, Samples: samples, contenders: o.contenders()}
+	r := &report{Machine: machine(), Began: began, Commit: o.commit, Rounds: o.rounds,
+		Quick: o.quick, Profile: o.profile, Samples: samples}
+	for _, c := range o.contenders() {
+		if c.name == own.name || slices.ContainsFunc(samples, func(s sample) bool { return s.Server == c.name }) {
+			r.contenders = append(r.contenders, c)
+		}
+	}
+	return r
 }
 
 // Save writes the report with every sample as JSON.

@@ -84,8 +84,9 @@ func (t *tally) add(n int) {
 // wait returns when want events have arrived, or none has for patience.
 func (t *tally) wait(want int) { await(&t.got, int64(want)) }
 
-// patience is how long nothing may arrive before the rest counts as lost.
-const patience = 5 * time.Second
+// patience is how long nothing may arrive before the rest counts as lost. Only
+// tests change it.
+var patience = 5 * time.Second
 
 // await returns when v is want, or has not changed for patience.
 func await(v *atomic.Int64, want int64) {
