@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -30,7 +31,7 @@ func testBench(t *testing.T) *bench {
 	if err := os.MkdirAll(filepath.Join(dir, "results", "logs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &bench{options: options{dir: dir}, results: filepath.Join(dir, "results"), progress: io.Discard}
+	return &bench{options: options{dir: dir}, results: filepath.Join(dir, "results"), progress: io.Discard, aging: make(map[string]aging)}
 }
 
 func testServer(_ *bench, l launch) *exec.Cmd {
@@ -90,6 +91,47 @@ func TestRestartFailsWhenItDoesNotListen(t *testing.T) {
 	s.command = func(*bench, launch) *exec.Cmd { return exec.Command("false") }
 	if err := s.restart(t.Context()); err == nil || !strings.Contains(err.Error(), "ended before it listened") {
 		t.Errorf("a server that does not come back: %v", err)
+	}
+}
+
+func TestAgedServersAreWaitedFor(t *testing.T) {
+	b := testBench(t)
+	c, l := contender{name: "test", jobwire: true, command: testServer}, load{name: "later", aged: true}
+	started := func(name string) *server {
+		s, err := b.start(t.Context(), c, l, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s, ripe := started("ripens"), time.Now().Add(200*time.Millisecond)
+	b.aging["ripens"] = aging{server: s, ripe: ripe}
+	got, err := b.take(t.Context(), c, l, "ripens")
+	if got != s || err != nil || time.Now().Before(ripe) {
+		t.Errorf("%p, %v, %v early; want %p", got, err, time.Until(ripe), s)
+	}
+	s.stop()
+
+	b.aging["failed"] = aging{err: os.ErrClosed}
+	if _, err := b.take(t.Context(), c, l, "failed"); err != os.ErrClosed {
+		t.Errorf("a server that could not be aged: %v", err)
+	}
+
+	interrupted, cancel := context.WithCancel(t.Context())
+	cancel()
+	taken, left := started("taken"), started("left")
+	b.aging["taken"] = aging{server: taken, ripe: time.Now().Add(time.Hour)}
+	b.aging["left"] = aging{server: left, ripe: time.Now().Add(time.Hour)}
+	if _, err := b.take(interrupted, c, l, "taken"); err == nil {
+		t.Error("an interrupt is not noticed")
+	}
+	b.stopAging()
+	for _, s := range []*server{taken, left} {
+		select {
+		case <-s.exited:
+		default:
+			t.Errorf("%s goes on", s.log.Name())
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func to(load string) versus { return versus{server: own.name, load: load} }
 var lines = []line{
 	{title: "memory per idle authenticated connection (RSS slope), kB", load: "memory", metric: "slope_rss_kb", tuned: []string{"memory-tuned"}, digits: 1, against: toBare, bar: atMost(1, "≤ bare")},
 
-	{title: "server CPU per connect, ms; as shipped each of the 10,000 is also told to all others", load: "connect", metric: "cpu_ms", digits: 3},
+	{title: "server CPU per connect, ms; as shipped with telling the 10,000 of each other", load: "connect", metric: "cpu_ms", digits: 3},
 	{load: "connect-silent", metric: "cpu_ms", digits: 3, against: versus{server: "bare", load: "connect"}, bar: atMost(1.1, "≤ 1.1 × bare")},
 
 	{title: "server CPU per POSTed progress, as fast as answered, µs", load: "progress", metric: "cpu_us", tuned: progressTuned, digits: 1, against: toCentrifuge, bar: atMost(1, "≤ centrifuge")},

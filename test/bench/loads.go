@@ -17,6 +17,7 @@ type load struct {
 	presence bool     // Node tells everyone who comes, as jobwire does
 	setup    setup    // of jobwire
 	flags    string   // further ones of jobwire
+	aged     bool     // jobwire has run for a while, see settledIn
 
 	diskLimit bool // the disk is measured too, see diskLimit
 }
@@ -109,7 +110,7 @@ var loads = []load{
 	{name: "rate-tuned", args: rateArgs, quick: rateQuick, only: onlyJobwire, setup: tunedSetup},
 	{name: "rate-durable", args: rateArgs + " -kind completed", quick: rateQuick, only: onlyJobwire, extra: true},
 
-	{name: "after", args: afterArgs, quick: afterQuick, turns: 2, only: onlyJobwire},
+	{name: "after", args: afterArgs, quick: afterQuick, turns: 2, only: onlyJobwire, aged: true},
 	{name: "after-silent", args: afterArgs, quick: afterQuick, turns: 2, only: onlyJobwire, setup: silentSetup},
 
 	{name: "fanout", args: fanoutArgs, quick: fanoutQuick},
@@ -119,10 +120,10 @@ var loads = []load{
 	{name: "burst", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 20"},
 	{name: "burst-batch", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 4 -batch 100", only: onlyJobwire},
 
-	{name: "presence", args: "-scenario presence -conns 1000 -users 100 -n 200", only: withNode, presence: true},
-	{name: "arrival", args: "-scenario arrival -n 1000 -presence", turns: 2, only: withNode, presence: true},
+	{name: "presence", args: "-scenario presence -conns 1000 -users 100 -n 200", only: withNode, presence: true, aged: true},
+	{name: "arrival", args: "-scenario arrival -n 1000 -presence", turns: 2, only: withNode, presence: true, aged: true},
 	{name: "arrival-silent", args: "-scenario arrival -n 1000", turns: 2, only: withNode, setup: silentSetup},
-	{name: "arrival-polling", args: "-scenario arrival -n 1000 -presence -polling", turns: 2, only: onlyJobwire},
+	{name: "arrival-polling", args: "-scenario arrival -n 1000 -presence -polling", turns: 2, only: onlyJobwire, aged: true},
 	{name: "arrival-polling-silent", args: "-scenario arrival -n 1000 -polling", turns: 2, only: onlyJobwire, setup: silentSetup},
 	{name: "storm", args: "-scenario storm -n 1000 -presence", only: withNode, presence: true},
 

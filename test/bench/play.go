@@ -37,10 +37,11 @@ type bench struct {
 	jobwireDebug bool   // jobwire offers net/http/pprof
 	progress     io.Writer
 	samples      []sample
+	aging        map[string]aging // started for later loads of this turn, by the name of their run
 }
 
 func newBench(o options, progress io.Writer) (*bench, error) {
-	b := &bench{options: o, results: filepath.Join(o.dir, "results"), progress: progress}
+	b := &bench{options: o, results: filepath.Join(o.dir, "results"), progress: progress, aging: make(map[string]aging)}
 	for _, sub := range []string{"logs", "profiles"} {
 		if err := os.MkdirAll(filepath.Join(b.results, sub), 0o755); err != nil {
 			return nil, err
@@ -56,21 +57,87 @@ func newBench(o options, progress io.Writer) (*bench, error) {
 // each other directly, and every run begins with another of them, so that a
 // drift of the machine hits all alike.
 func (b *bench) play(ctx context.Context, plan []planned) {
+	defer b.stopAging()
 	for round := range b.rounds {
 		for turn := range b.turns(plan) {
+			run := func(p planned) int { return round*max(p.turns, 1) + turn }
+			for _, p := range plan {
+				for _, c := range p.playing(turn) {
+					b.age(ctx, c, p.load, run(p))
+				}
+			}
 			for i, p := range plan {
-				on, run := p.playing(turn), round*max(p.turns, 1)+turn
+				on := p.playing(turn)
 				for j := range on {
 					if ctx.Err() != nil {
 						return
 					}
-					c := on[(i+j+run)%len(on)]
+					c := on[(i+j+run(p))%len(on)]
 					fmt.Fprintf(b.progress, "round %d/%d  %-22s %-11s", round+1, b.rounds, p.name, c.name)
-					b.sample(ctx, c, p.load, run)
+					b.sample(ctx, c, p.load, run(p))
 				}
 			}
 		}
 	}
+}
+
+// settledIn is how long after its first user jobwire takes those who come fast
+// for the same users coming back after a start.
+const settledIn = 31 * time.Second
+
+// aging is a server on its way to settledIn, or why there is none.
+type aging struct {
+	server *server
+	ripe   time.Time
+	err    error
+}
+
+// age starts a server that is to have run for a while when its load comes, and
+// shows it a first user. It idles meanwhile.
+func (b *bench) age(ctx context.Context, c contender, l load, run int) {
+	if !l.aged || !c.jobwire || ctx.Err() != nil {
+		return
+	}
+	name := runName(c, l, run)
+	s, err := b.start(ctx, c, l, name)
+	if err == nil {
+		if _, err = b.generate(ctx, s, load{args: "-scenario arrival -n 1"}, name); err != nil {
+			s.stop()
+		}
+	}
+	b.aging[name] = aging{s, time.Now().Add(settledIn), err}
+}
+
+// take is the server for a run, for the caller to stop.
+func (b *bench) take(ctx context.Context, c contender, l load, name string) (*server, error) {
+	a, ok := b.aging[name]
+	if !ok {
+		return b.start(ctx, c, l, name)
+	}
+	delete(b.aging, name)
+	if a.err != nil {
+		return nil, a.err
+	}
+	select {
+	case <-time.After(time.Until(a.ripe)):
+		return a.server, nil
+	case <-ctx.Done():
+		a.server.stop()
+		return nil, ctx.Err()
+	}
+}
+
+func (b *bench) stopAging() {
+	for _, a := range b.aging {
+		if a.err == nil {
+			a.server.stop()
+		}
+	}
+}
+
+// runName names what is kept of a run.
+func runName(c contender, l load, run int) string {
+	return fmt.Sprintf("%s-%s-%d", l.name, c.name, run+1)
 }
 
 // sample runs a load once and keeps what it measured, or how it failed.
@@ -104,8 +171,8 @@ func (b *bench) turns(plan []planned) int {
 
 // once starts a server, loads it, and ends it.
 func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[string]float64, error) {
-	name := fmt.Sprintf("%s-%s-%d", l.name, c.name, run+1)
-	s, err := b.start(ctx, c, l, name)
+	name := runName(c, l, run)
+	s, err := b.take(ctx, c, l, name)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +194,8 @@ func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[str
 	return metrics, nil
 }
 
-// generate runs the generator against s and returns its metrics.
+// generate runs the generator against s and returns its metrics. A load without
+// a name is not profiled.
 func (b *bench) generate(ctx context.Context, s *server, l load, name string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
@@ -164,7 +232,7 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 			complaint.WriteString(lines.Text() + "\n")
 			continue
 		}
-		if msg.Phase == "measure" && b.options.profile {
+		if msg.Phase == "measure" && b.options.profile && l.name != "" {
 			profiled = make(chan error, 1)
 			go func() { profiled <- b.takeProfile(ctx, s, name) }()
 		}

@@ -83,7 +83,8 @@ func connect(ctx context.Context, t *target) (metrics, error) {
 		return nil, err
 	}
 	took := time.Since(m.began)
-	if err := m.idle(ctx); err != nil {
+	// Who comes may be told of the others a second later.
+	if err := m.idle(ctx, 1500*time.Millisecond); err != nil {
 		return nil, err
 	}
 	server, own, _, err := m.stop()

@@ -130,7 +130,7 @@ func (t *target) meet(ctx context.Context, pool *sockets.Pool, tabs *roster, spe
 		tabs.wait()
 	}
 	wall := time.Since(m.began)
-	if err := m.idle(ctx); err != nil {
+	if err := m.idle(ctx, 300*time.Millisecond); err != nil {
 		return nil, err
 	}
 	server, own, _, err := m.stop()

@@ -105,8 +105,7 @@ func (t *target) startMeter() (*meter, error) {
 // idle returns when the server has done what the load left it to do, which
 // belongs to the load: when it has used less than a thirtieth of a core for a
 // while.
-func (m *meter) idle(ctx context.Context) error {
-	const while = 300 * time.Millisecond
+func (m *meter) idle(ctx context.Context, while time.Duration) error {
 	last, err := proc.CPU(m.pid)
 	if err != nil {
 		return err
