@@ -19,7 +19,7 @@ func TestABatchIsItsMessagesInOrder(t *testing.T) {
 	all := batch.Len()
 	for _, part := range []struct{ first, last int }{{0, all}, {0, 1}, {0, 4}, {4, all}, {all - 1, all}} {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
-			s := newTestServer(t, Config{})
+			s := newTestServer(t, Config{MaxPayload: 1 << 20})
 			want := packets[part.first:part.last]
 			ws, rec := s.openWebSocket(t)
 			sent := s.Stats().PacketsOut

@@ -6,8 +6,6 @@ import (
 	"os"
 	"strconv"
 	"time"
-
-	"jobwire/test/bench/proc"
 )
 
 // otherCores is the metric that the bench adds to every sample: how many cores
@@ -19,21 +17,21 @@ const quietEnough = 0.15
 
 // others measures what the rest of the machine does meanwhile.
 type others struct {
-	pid          int
-	began        time.Time
-	busy, server time.Duration
+	server      *server
+	began       time.Time
+	busy, spent time.Duration
 }
 
-func startOthers(pid int) (*others, error) {
+func startOthers(s *server) (*others, error) {
 	busy, err := machineBusy()
 	if err != nil {
 		return nil, err
 	}
-	server, err := proc.CPU(pid)
+	spent, err := s.cpu()
 	if err != nil {
 		return nil, err
 	}
-	return &others{pid: pid, began: time.Now(), busy: busy, server: server}, nil
+	return &others{server: s, began: time.Now(), busy: busy, spent: spent}, nil
 }
 
 // stop returns the cores that others used on average since the start; generator
@@ -44,11 +42,11 @@ func (o *others) stop(generator time.Duration) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	server, err := proc.CPU(o.pid)
+	spent, err := o.server.cpu()
 	if err != nil {
 		return 0, err
 	}
-	rest := (busy - o.busy) - (server - o.server) - generator
+	rest := (busy - o.busy) - (spent - o.spent) - generator
 	return max(0, float64(rest)/float64(wall)), nil
 }
 

@@ -13,18 +13,35 @@ type load struct {
 	profile  string   // further args under -profile, where the load is over too soon
 	only     []string // servers it makes sense for; nil for all
 	turns    int      // how often a round plays it, see further; 0 is once
-	presence bool     // the server tells everyone who comes
-	disk     bool     // the server keeps its data on disk
+	extra    bool     // left out of -quick, unless it is asked for by name
+	presence bool     // Node tells everyone who comes, as jobwire does
+	setup    setup    // of jobwire
+	flags    string   // further ones of jobwire
+	aged     bool     // jobwire has run for a while, see settledIn
+
+	diskLimit bool // the disk is measured too, see diskLimit
 }
 
-func (l load) suits(server string) bool { return l.only == nil || slices.Contains(l.only, server) }
+func (l load) suits(c contender) bool {
+	name := c.name
+	if c.jobwire {
+		name = own.name
+	}
+	return l.only == nil || slices.Contains(l.only, name)
+}
 
 // further tells whether a server gets the load again in later turns of a
 // round: a figure that swings from run to run needs more of them, and only
 // from those that a bar compares.
-func (l load) further(server string) bool {
+func (l load) further(c contender) bool {
 	return slices.ContainsFunc(lines, func(line line) bool {
-		return line.load == l.name && line.bar != nil && (server == "jobwire" || server == line.bar.peer)
+		switch {
+		case line.bar == nil:
+			return false
+		case c.jobwire:
+			return l.name == line.load || l.name == line.minus || line.against.server == own.name && line.againstLoad() == l.name
+		}
+		return line.against.server == c.name && line.againstLoad() == l.name
 	})
 }
 
@@ -39,26 +56,80 @@ func (l load) arguments(o options) []string {
 	return args
 }
 
-var own = []string{"jobwire"}
+var (
+	onlyJobwire = []string{"jobwire"}
+	withNode    = []string{"jobwire", "node"} // those that know presence
+)
 
-// loads are all runs, in the order in which a round plays them. Peers make no
-// difference between kinds of events, so kinds other than the plainest are
-// for jobwire alone and are compared with the peers' plain one.
+// The setups that the price of the defaults is taken apart with.
+var (
+	silentSetup = setup{silent: true}               // without presence
+	tunedSetup  = setup{silent: true, memory: true} // and without the disk
+)
+
+const (
+	memoryArgs  = "-scenario memory -conns 1000 -n 10000 -rest 5s -limit 75s"
+	memoryQuick = "-conns 300 -n 1500 -rest 1s"
+
+	connectArgs  = "-scenario connect -n 10000 -warm 500 -limit 75s"
+	connectQuick = "-n 1000 -warm 100"
+
+	progressArgs  = "-scenario post -kind progress -workers 64 -n 60000 -warm 10000"
+	progressQuick = "-n 15000 -warm 4000"
+
+	rateArgs  = "-scenario latency -kind progress -workers 64 -rate 2000 -n 16000 -warm 3000"
+	rateQuick = "-n 2000 -warm 500"
+
+	afterArgs  = "-scenario latency -kind progress -workers 64 -rate 2000 -n 10000 -warm 0 -rest 0s"
+	afterQuick = "-n 3000"
+
+	fanoutArgs  = "-scenario fanout -conns 1000 -n 200 -warm 20"
+	fanoutQuick = "-n 80"
+)
+
+// loads are all runs, in the order in which a round plays them; what is
+// compared with each other stands together. Peers make no difference between
+// kinds of events, nor do they have setups, so what is about those is for
+// jobwire alone.
 var loads = []load{
-	{name: "memory", args: "-scenario memory -conns 1000 -n 10000 -settle 10s", quick: "-n 5000 -settle 3s"},
-	{name: "connect", args: "-scenario connect -n 10000 -warm 500", quick: "-n 2000", profile: "-n 15000", turns: 5},
-	{name: "post", args: "-scenario post -kind jobs -n 100000 -warm 10000", quick: "-n 40000", turns: 5},
-	{name: "post-progress", args: "-scenario post -kind progress -n 100000 -warm 10000", quick: "-n 40000", only: own},
-	{name: "post-completed", args: "-scenario post -kind completed -n 100000 -warm 10000", quick: "-n 40000", only: own},
-	{name: "post-custom", args: "-scenario post -kind custom -n 100000 -warm 10000", quick: "-n 40000", only: own},
-	{name: "fanout", args: "-scenario fanout -kind progress -conns 1000 -n 300 -warm 30", quick: "-n 150"},
-	{name: "fanout-completed", args: "-scenario fanout -kind completed -conns 1000 -n 300 -warm 30", quick: "-n 150", only: own},
-	{name: "latency", args: "-scenario latency -kind progress -workers 64 -rate 2000 -n 20000 -warm 4000", quick: "-n 8000 -warm 2000", turns: 5},
-	{name: "latency-completed", args: "-scenario latency -kind completed -workers 64 -rate 2000 -n 20000 -warm 4000", quick: "-n 8000 -warm 2000", only: own},
+	{name: "memory", args: memoryArgs, quick: memoryQuick},
+	{name: "memory-tuned", args: memoryArgs, quick: memoryQuick, only: onlyJobwire, setup: tunedSetup},
+
+	{name: "connect", args: connectArgs, quick: connectQuick, profile: "-n 15000", turns: 2},
+	{name: "connect-silent", args: connectArgs, quick: connectQuick, profile: "-n 15000", turns: 2, only: onlyJobwire, setup: silentSetup},
+
+	{name: "progress", args: progressArgs, quick: progressQuick, profile: "-n 100000", turns: 2},
+	{name: "durable", args: progressArgs + " -kind completed", quick: progressQuick, profile: "-n 60000", turns: 2, only: onlyJobwire, diskLimit: true},
+	{name: "progress-silent", args: progressArgs, quick: progressQuick, only: onlyJobwire, setup: silentSetup},
+	{name: "progress-tuned", args: progressArgs, quick: progressQuick, only: onlyJobwire, setup: tunedSetup},
+	{name: "custom", args: progressArgs + " -kind custom", quick: progressQuick, only: onlyJobwire, extra: true},
+	{name: "jobs", args: progressArgs + " -kind jobs", quick: progressQuick, only: onlyJobwire, extra: true},
+
+	{name: "rate", args: rateArgs, quick: rateQuick, turns: 2},
+	{name: "rate-silent", args: rateArgs, quick: rateQuick, only: onlyJobwire, setup: silentSetup},
+	{name: "rate-tuned", args: rateArgs, quick: rateQuick, only: onlyJobwire, setup: tunedSetup},
+	{name: "rate-durable", args: rateArgs + " -kind completed", quick: rateQuick, only: onlyJobwire, extra: true},
+
+	{name: "after", args: afterArgs, quick: afterQuick, turns: 2, only: onlyJobwire, aged: true},
+	{name: "after-silent", args: afterArgs, quick: afterQuick, turns: 2, only: onlyJobwire, setup: silentSetup},
+
+	{name: "fanout", args: fanoutArgs, quick: fanoutQuick},
+	{name: "fanout-tuned", args: fanoutArgs, quick: fanoutQuick, only: onlyJobwire, setup: tunedSetup, extra: true},
+	{name: "fanout-durable", args: fanoutArgs + " -kind completed", quick: fanoutQuick, only: onlyJobwire, extra: true},
+
 	{name: "burst", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 20"},
-	{name: "burst-batch", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 4 -batch 100", only: own},
-	{name: "presence", args: "-scenario presence -conns 1000 -users 100 -n 200", only: []string{"jobwire", "node"}, presence: true},
-	{name: "durable", args: "-scenario post -kind completed -workers 64 -n 40000 -warm 4000", quick: "-n 15000 -warm 2000", only: own, disk: true},
+	{name: "burst-batch", args: "-scenario burst -kind completed -conns 10 -n 10000 -workers 4 -batch 100", only: onlyJobwire},
+
+	{name: "presence", args: "-scenario presence -conns 1000 -users 100 -n 200", only: withNode, presence: true, aged: true},
+	{name: "arrival", args: "-scenario arrival -n 1000 -presence", turns: 2, only: withNode, presence: true, aged: true},
+	{name: "arrival-silent", args: "-scenario arrival -n 1000", turns: 2, only: withNode, setup: silentSetup},
+	{name: "arrival-polling", args: "-scenario arrival -n 1000 -presence -polling", turns: 2, only: onlyJobwire, aged: true},
+	{name: "arrival-polling-silent", args: "-scenario arrival -n 1000 -polling", turns: 2, only: onlyJobwire, setup: silentSetup},
+	{name: "storm", args: "-scenario storm -n 1000 -presence", only: withNode, presence: true},
+
+	// With heartbeats this often the run need not wait for them.
+	{name: "settle", args: "-scenario settle -users 200 -workers 64 -rate 2000 -n 30000", quick: "-n 3000", only: onlyJobwire,
+		setup: silentSetup, flags: "--ping-interval=4s"},
 }
 
 func loadNames() []string {
@@ -69,76 +140,10 @@ func loadNames() []string {
 	return names
 }
 
-// line is one line of the table: one metric of one load.
-type line struct {
-	title    string
-	load     string // where jobwire's value comes from
-	peerLoad string // where the peers' come from, when it is another load
-	metric   string
-	digits   int // after the point
-	bar      *bar
-}
-
-func (l line) source(server string) string {
-	if server != "jobwire" && l.peerLoad != "" {
-		return l.peerLoad
+func loadOf(name string) load {
+	i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
+	if i < 0 {
+		return load{}
 	}
-	return l.load
-}
-
-// bar is what jobwire has to reach.
-type bar struct {
-	text string
-	// factor × the value of peer is the most that jobwire may need.
-	factor float64
-	peer   string
-	// zero asks for 0 in every round.
-	zero bool
-	// atLeast is the least of a rate; or half of the disk's limit will do.
-	atLeast float64
-}
-
-func atMost(factor float64, peer, text string) *bar {
-	return &bar{factor: factor, peer: peer, text: text}
-}
-
-// diskLimit is the metric that the bench itself adds to loads on disk.
-const diskLimit = "disk_limit_s"
-
-// lines are the table with its bars, then what explains it.
-var lines = []line{
-	{title: "memory per idle authenticated connection (RSS slope), kB", load: "memory", metric: "slope_rss_kb", digits: 1, bar: atMost(0.8, "node", "≤ 0.8 × Node")},
-	{title: "server CPU per connect, ms", load: "connect", metric: "cpu_ms", digits: 3, bar: atMost(1, "centrifuge", "≤ centrifuge")},
-	{title: "server CPU per POSTed event, µs", load: "post", metric: "cpu_us", digits: 1, bar: atMost(1, "centrifuge", "≤ centrifuge")},
-	{title: "fan-out to 1,000 sockets, CPU per delivery, µs", load: "fanout", metric: "cpu_us", digits: 2, bar: atMost(1.1, "bare", "≤ 1.1 × bare")},
-	{title: "latency at 2,000 POST/s, p50, ms", load: "latency", metric: "p50_ms", digits: 3, bar: atMost(1, "centrifuge", "≤ centrifuge")},
-	{title: "… p99.9, ms", load: "latency", metric: "p999_ms", digits: 2, bar: atMost(1, "centrifuge", "≤ centrifuge")},
-	{title: "burst of 10,000 events to 10 sockets: lost, repeated or out of order", load: "burst", metric: "faults", bar: &bar{zero: true, text: "0"}},
-	{title: "… in batches of 100", load: "burst-batch", metric: "faults", bar: &bar{zero: true, text: "0"}},
-	{title: "presence, 1,000 watching 200 arrive: lost or repeated of 200,000", load: "presence", metric: "faults", bar: &bar{zero: true, text: "0"}},
-	{title: "durable events from 64 workers, on disk, POST/s", load: "durable", metric: "post_s", bar: &bar{atLeast: 5000, text: "≥ 5,000 or half the disk's limit"}},
-}
-
-// details are printed below the table, without bars.
-var details = []line{
-	{title: "memory slope by PSS, kB", load: "memory", metric: "slope_pss_kb", digits: 1},
-	{title: "RSS with 10,000 connections (5,000 when quick), MB", load: "memory", metric: "rss_large_mb", digits: 0},
-	{title: "connects a second, 32 at a time", load: "connect", metric: "connects_s"},
-	{title: "CPU per POSTed `job_progress`, µs", load: "post-progress", peerLoad: "post", metric: "cpu_us", digits: 1},
-	{title: "CPU per POSTed `job_completed`, with its receipt, µs", load: "post-completed", peerLoad: "post", metric: "cpu_us", digits: 1},
-	{title: "CPU per POSTed custom event, with its receipt, µs", load: "post-custom", peerLoad: "post", metric: "cpu_us", digits: 1},
-	{title: "POST/s, closed loop, 32 workers", load: "post", metric: "post_s"},
-	{title: "POST/s, `job_completed`", load: "post-completed", peerLoad: "post", metric: "post_s"},
-	{title: "fan-out of `job_completed`: with a receipt from every socket, µs", load: "fanout-completed", peerLoad: "fanout", metric: "cpu_us", digits: 2},
-	{title: "fan-out, deliveries/s", load: "fanout", metric: "deliveries_s"},
-	{title: "latency p99, ms", load: "latency", metric: "p99_ms", digits: 2},
-	{title: "latency of `job_completed`, p50, ms", load: "latency-completed", peerLoad: "latency", metric: "p50_ms", digits: 3},
-	{title: "latency of `job_completed`, p99.9, ms", load: "latency-completed", peerLoad: "latency", metric: "p999_ms", digits: 2},
-	{title: "the generator's own lateness, p99.9, ms", load: "latency", metric: "pacer_late_p999_ms", digits: 2},
-	{title: "burst, events/s accepted", load: "burst", metric: "events_s"},
-	{title: "burst in batches of 100, events/s accepted", load: "burst-batch", metric: "events_s"},
-	{title: "sockets of the burst that saw another order than the first", load: "burst", metric: "differing"},
-	{title: "presence, CPU per delivery, µs", load: "presence", metric: "cpu_us", digits: 2},
-	{title: "durable: the disk's limit, 64 events a sync, events/s", load: "durable", metric: diskLimit},
-	{title: "durable: CPU per event, µs", load: "durable", metric: "cpu_us", digits: 1},
+	return loads[i]
 }

@@ -31,6 +31,7 @@ type options struct {
 	quick, check, profile bool
 	rounds                int
 	loads, servers        string
+	binaries              []otherBinary
 	dir                   string
 	commit                string
 }
@@ -39,12 +40,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.BoolVar(&o.quick, "quick", false, "one round of smaller loads, about two minutes")
+	fs.BoolVar(&o.quick, "quick", false, "one round of smaller loads, those that only explain left out; about two minutes")
 	fs.BoolVar(&o.check, "check", false, "exit 1 when a bar is missed")
 	fs.BoolVar(&o.profile, "profile", false, "one round with CPU profiles of the servers in results/profiles; its figures do not count")
 	fs.IntVar(&o.rounds, "rounds", 3, "how often every row is measured")
 	fs.StringVar(&o.loads, "loads", "", "only these, comma-separated: "+strings.Join(loadNames(), " "))
-	fs.StringVar(&o.servers, "servers", "", "only these, comma-separated: "+strings.Join(serverNames(), " "))
+	fs.StringVar(&o.servers, "servers", "", "only these, comma-separated: "+strings.Join(names(o.contenders()), " ")+", and jobwire-NAME of -binary")
+	fs.Func("binary", "NAME=PATH: another binary of jobwire, as the server jobwire-NAME; may be repeated", func(text string) error {
+		other, err := parseBinary(text)
+		o.binaries = append(o.binaries, other)
+		return err
+	})
 	fs.StringVar(&o.dir, "dir", ".", "the bench's own folder, with bin/ and node/")
 	fs.StringVar(&o.commit, "commit", "", "the commit that is measured, for the records")
 	if err := fs.Parse(args); err != nil {
@@ -100,7 +106,7 @@ func (p planned) playing(turn int) []contender {
 	case turn >= p.turns:
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(p.on), func(c contender) bool { return !p.further(c.name) })
+	return slices.DeleteFunc(slices.Clone(p.on), func(c contender) bool { return !p.further(c) })
 }
 
 // selection is what the flags ask for, in the order of the tables.
@@ -109,15 +115,18 @@ func selection(o options) ([]planned, error) {
 	if err != nil {
 		return nil, err
 	}
-	wantServers, err := pick(o.servers, serverNames())
+	wantServers, err := pick(o.servers, names(o.contenders()))
 	if err != nil {
 		return nil, err
 	}
 	var plan []planned
 	for _, l := range loads {
+		if l.extra && o.quick && o.loads == "" {
+			continue
+		}
 		p := planned{load: l}
-		for _, c := range contenders {
-			if slices.Contains(wantServers, c.name) && l.suits(c.name) {
+		for _, c := range o.contenders() {
+			if slices.Contains(wantServers, c.name) && l.suits(c) {
 				p.on = append(p.on, c)
 			}
 		}

@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -35,10 +37,11 @@ type bench struct {
 	jobwireDebug bool   // jobwire offers net/http/pprof
 	progress     io.Writer
 	samples      []sample
+	aging        map[string]aging // started for later loads of this turn, by the name of their run
 }
 
 func newBench(o options, progress io.Writer) (*bench, error) {
-	b := &bench{options: o, results: filepath.Join(o.dir, "results"), progress: progress}
+	b := &bench{options: o, results: filepath.Join(o.dir, "results"), progress: progress, aging: make(map[string]aging)}
 	for _, sub := range []string{"logs", "profiles"} {
 		if err := os.MkdirAll(filepath.Join(b.results, sub), 0o755); err != nil {
 			return nil, err
@@ -54,21 +57,87 @@ func newBench(o options, progress io.Writer) (*bench, error) {
 // each other directly, and every run begins with another of them, so that a
 // drift of the machine hits all alike.
 func (b *bench) play(ctx context.Context, plan []planned) {
+	defer b.stopAging()
 	for round := range b.rounds {
 		for turn := range b.turns(plan) {
+			run := func(p planned) int { return round*max(p.turns, 1) + turn }
+			for _, p := range plan {
+				for _, c := range p.playing(turn) {
+					b.age(ctx, c, p.load, run(p))
+				}
+			}
 			for i, p := range plan {
-				on, run := p.playing(turn), round*max(p.turns, 1)+turn
+				on := p.playing(turn)
 				for j := range on {
 					if ctx.Err() != nil {
 						return
 					}
-					c := on[(i+j+run)%len(on)]
-					fmt.Fprintf(b.progress, "round %d/%d  %-18s %-11s", round+1, b.rounds, p.name, c.name)
-					b.sample(ctx, c, p.load, run)
+					c := on[(i+j+run(p))%len(on)]
+					fmt.Fprintf(b.progress, "round %d/%d  %-22s %-11s", round+1, b.rounds, p.name, c.name)
+					b.sample(ctx, c, p.load, run(p))
 				}
 			}
 		}
 	}
+}
+
+// settledIn is how long after its first user jobwire takes those who come fast
+// for the same users coming back after a start.
+const settledIn = 31 * time.Second
+
+// aging is a server on its way to settledIn, or why there is none.
+type aging struct {
+	server *server
+	ripe   time.Time
+	err    error
+}
+
+// age starts a server that is to have run for a while when its load comes, and
+// shows it a first user. It idles meanwhile.
+func (b *bench) age(ctx context.Context, c contender, l load, run int) {
+	if !l.aged || !c.jobwire || ctx.Err() != nil {
+		return
+	}
+	name := runName(c, l, run)
+	s, err := b.start(ctx, c, l, name)
+	if err == nil {
+		if _, err = b.generate(ctx, s, load{args: "-scenario arrival -n 1"}, name); err != nil {
+			s.stop()
+		}
+	}
+	b.aging[name] = aging{s, time.Now().Add(settledIn), err}
+}
+
+// take is the server for a run, for the caller to stop.
+func (b *bench) take(ctx context.Context, c contender, l load, name string) (*server, error) {
+	a, ok := b.aging[name]
+	if !ok {
+		return b.start(ctx, c, l, name)
+	}
+	delete(b.aging, name)
+	if a.err != nil {
+		return nil, a.err
+	}
+	select {
+	case <-time.After(time.Until(a.ripe)):
+		return a.server, nil
+	case <-ctx.Done():
+		a.server.stop()
+		return nil, ctx.Err()
+	}
+}
+
+func (b *bench) stopAging() {
+	for _, a := range b.aging {
+		if a.err == nil {
+			a.server.stop()
+		}
+	}
+}
+
+// runName names what is kept of a run.
+func runName(c contender, l load, run int) string {
+	return fmt.Sprintf("%s-%s-%d", l.name, c.name, run+1)
 }
 
 // sample runs a load once and keeps what it measured, or how it failed.
@@ -102,8 +171,8 @@ func (b *bench) turns(plan []planned) int {
 
 // once starts a server, loads it, and ends it.
 func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[string]float64, error) {
-	name := fmt.Sprintf("%s-%s-%d", l.name, c.name, run+1)
-	s, err := b.start(ctx, c, l, name)
+	name := runName(c, l, run)
+	s, err := b.take(ctx, c, l, name)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +186,7 @@ func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[str
 		return nil, fmt.Errorf("the server ended under load\n%s", logTail(s.log.Name()))
 	default:
 	}
-	if l.disk {
+	if l.diskLimit && s.dataDir != "" {
 		if metrics[diskLimit], err = measureDisk(s.dataDir); err != nil {
 			return nil, err
 		}
@@ -125,7 +194,8 @@ func (b *bench) once(ctx context.Context, c contender, l load, run int) (map[str
 	return metrics, nil
 }
 
-// generate runs the generator against s and returns its metrics.
+// generate runs the generator against s and returns its metrics. A load without
+// a name is not profiled.
 func (b *bench) generate(ctx context.Context, s *server, l load, name string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
@@ -140,7 +210,11 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 	if err != nil {
 		return nil, err
 	}
-	others, err := startOthers(s.cmd.Process.Pid)
+	in, err := cmd.StdinPipe() // closed by Wait, or when there is no answer
+	if err != nil {
+		return nil, err
+	}
+	others, err := startOthers(s)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +232,17 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 			complaint.WriteString(lines.Text() + "\n")
 			continue
 		}
-		if msg.Phase == "measure" && b.options.profile {
+		if msg.Phase == "measure" && b.options.profile && l.name != "" {
 			profiled = make(chan error, 1)
 			go func() { profiled <- b.takeProfile(ctx, s, name) }()
+		}
+		if msg.Phase == "restart" {
+			if err := s.restart(ctx); err != nil {
+				complaint.WriteString(err.Error() + "\n")
+				in.Close()
+			} else {
+				fmt.Fprintln(in, s.cmd.Process.Pid) // a generator that is gone has said why
+			}
 		}
 		if msg.Metrics != nil {
 			metrics = msg.Metrics
@@ -185,11 +267,10 @@ func (b *bench) generate(ctx context.Context, s *server, l load, name string) (m
 // summary is one run's metrics on one line of progress.
 func summary(m map[string]float64) string {
 	text := ""
-	for _, list := range [][]line{lines, details} {
-		for _, l := range list {
-			key := l.metric + "="
-			if v, ok := m[l.metric]; ok && !bytes.Contains([]byte(text), []byte(key)) {
-				text += " " + key + strconv.FormatFloat(v, 'f', l.digits, 64)
+	for _, l := range slices.Concat(lines, details) {
+		for _, metric := range []string{l.metric, l.againstMetric()} {
+			if v, ok := m[metric]; ok && !strings.Contains(text, " "+metric+"=") {
+				text += " " + metric + "=" + strconv.FormatFloat(v, 'f', l.digits, 64)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,11 +23,19 @@ type report struct {
 	Quick   bool      `json:"quick"`
 	Profile bool      `json:"profile"`
 	Samples []sample  `json:"samples"`
+
+	contenders []contender // jobwire, and those that played
 }
 
 func newReport(samples []sample, o options, began time.Time) *report {
-	return &report{Machine: machine(), Began: began, Commit: o.commit, Rounds: o.rounds,
+	r := &report{Machine: machine(), Began: began, Commit: o.commit, Rounds: o.rounds,
 		Quick: o.quick, Profile: o.profile, Samples: samples}
+	for _, c := range o.contenders() {
+		if c.name == own.name || slices.ContainsFunc(samples, func(s sample) bool { return s.Server == c.name }) {
+			r.contenders = append(r.contenders, c)
+		}
+	}
+	return r
 }
 
 // Save writes the report with every sample as JSON.
@@ -47,6 +56,23 @@ func (r *report) of(server, load, metric string) series {
 		}
 	}
 	return out
+}
+
+// value is what a line shows of a server, by run.
+func (r *report) value(server string, l line) series {
+	s := r.of(server, l.load, l.metric)
+	if l.minus != "" {
+		s = s.minus(r.of(server, l.minus, l.metric))
+	}
+	return s
+}
+
+// ratios are jobwire's value over what the line compares it with, run by run.
+func (r *report) ratios(l line) series {
+	if l.against.server == "" {
+		return nil
+	}
+	return r.value(own.name, l).over(r.of(l.against.server, l.againstLoad(), l.againstMetric()))
 }
 
 func (r *report) played(server, load string) bool {
@@ -90,38 +116,35 @@ const (
 )
 
 func (r *report) judge(l line) verdict {
-	mine := r.of("jobwire", l.load, l.metric)
-	switch {
-	case l.bar == nil || !r.played("jobwire", l.load):
-		return verdict{word: unjudged}
-	case len(mine) < r.runs("jobwire", l.load):
-		return verdict{word: failed} // a run in which jobwire failed is not one to leave out
-	case l.bar.zero:
-		return pass(mine.max() == 0, "")
-	case l.bar.atLeast > 0:
-		limit := r.of("jobwire", l.load, diskLimit)
-		share := mine.over(limit)
-		ok := mine.median() >= l.bar.atLeast || (len(share) > 0 && share.median() >= 0.5)
-		return pass(ok, share.cell(2)+" of the disk's")
+	mine, ratios := r.value(own.name, l), r.ratios(l)
+	v := verdict{word: unjudged}
+	if len(ratios) > 0 {
+		v.ratio = ratios.cell(2)
 	}
-	theirs := r.of(l.bar.peer, l.source(l.bar.peer), l.metric)
-	if len(theirs) == 0 {
-		return verdict{word: unjudged}
+	if l.bar == nil || !r.played(own.name, l.load) {
+		return v
 	}
-	ratios := mine.over(theirs)
-	if len(ratios) == 0 {
-		return verdict{word: unjudged}
+	if len(mine) < r.runs(own.name, l.load) {
+		v.word = failed // a run in which jobwire failed is not one to leave out
+		return v
 	}
-	v := pass(ratios.median() <= l.bar.factor, ratios.cell(2))
-	v.noisy = ratios.min() <= l.bar.factor && ratios.max() > l.bar.factor
+	counts := mine
+	if l.against.server != "" {
+		counts = ratios
+	}
+	if len(counts) == 0 {
+		return v
+	}
+	reached := l.bar.reached(counts.median())
+	if l.bar.zero {
+		reached = l.bar.reached(counts.max())
+	}
+	v.word = missed
+	if reached {
+		v.word = passed
+	}
+	v.noisy = !l.bar.zero && l.bar.reached(counts.min()) != l.bar.reached(counts.max())
 	return v
-}
-
-func pass(ok bool, ratio string) verdict {
-	if ok {
-		return verdict{word: passed, ratio: ratio}
-	}
-	return verdict{word: missed, ratio: ratio}
 }
 
 // runs is how often a server played a load, well or not.
@@ -143,7 +166,7 @@ func (r *report) Markdown(w io.Writer) {
 	}
 	fmt.Fprintf(w, ".\nMedian of %d round(s), in brackets lowest and highest. Ratios are taken run by run.\n", r.Rounds)
 	for _, l := range loads {
-		if n := r.runs("jobwire", l.name); n > r.Rounds {
+		if n := r.runs(own.name, l.name); n > r.Rounds {
 			fmt.Fprintf(w, "Of %s it is the median of %d runs.\n", l.name, n)
 		}
 	}
@@ -151,9 +174,15 @@ func (r *report) Markdown(w io.Writer) {
 	if r.Profile {
 		fmt.Fprint(w, "**Profiling was on: these figures do not count.**\n\n")
 	}
+	fmt.Fprint(w, "jobwire runs as shipped, with its data on disk and presence for everyone; lines marked as tuned say what they change.\n\n")
 	r.table(w, lines, true)
 	fmt.Fprint(w, "\nWhat lies behind it:\n\n")
 	r.table(w, details, false)
+	for _, c := range r.contenders {
+		if c.jobwire && c.name != own.name {
+			r.compare(w, c)
+		}
+	}
 	if worst := r.noisiest(); worst.Metrics[otherCores] > quietEnough {
 		fmt.Fprintf(w, "\n**The machine was not quiet**: other processes used up to %.1f cores (%s of %s, run %d). "+
 			"Figures and ratios may be off; `%s` in the samples tells where.\n",
@@ -180,30 +209,54 @@ func (r *report) noisiest() sample {
 
 func (r *report) table(w io.Writer, list []line, bars bool) {
 	head, rule := "| |", "|---|"
-	for _, c := range contenders {
+	for _, c := range r.contenders {
 		head += " " + c.title + " |"
 		rule += "---|"
 	}
+	head += " ratio |"
+	rule += "---|"
 	if bars {
-		head += " bar for jobwire | ratio | |"
-		rule += "---|---|---|"
+		head += " bar for jobwire | |"
+		rule += "---|---|"
 	}
 	fmt.Fprintf(w, "%s\n%s\n", head, rule)
-	for _, l := range list {
-		text, any := "| "+l.title+" |", false
-		for _, c := range contenders {
-			s := r.of(c.name, l.source(c.name), l.metric)
+	for _, l := range expanded(list) {
+		text, any := "| "+l.name()+" |", false
+		for _, c := range r.contenders {
 			any = any || r.played(c.name, l.load)
-			text += " " + s.cell(l.digits) + " |"
+			text += " " + r.value(c.name, l).cell(l.digits) + " |"
 		}
 		if !any {
 			continue
 		}
-		if bars {
-			v := r.judge(l)
-			text += fmt.Sprintf(" %s | %s | %s |", l.bar.text, v.ratio, v)
+		v := r.judge(l)
+		text += " " + v.ratio
+		if v.ratio != "" {
+			text += " " + l.comparison()
+		}
+		text += " |"
+		switch {
+		case bars && l.bar != nil:
+			text += fmt.Sprintf(" %s | %s |", l.bar.text, v)
+		case bars:
+			text += " | |"
 		}
 		fmt.Fprintln(w, text)
+	}
+}
+
+// compare sets jobwire beside another binary of it: ratios run by run, their
+// median and quartiles. What only one of them played is left out.
+func (r *report) compare(w io.Writer, other contender) {
+	fmt.Fprintf(w, "\njobwire ÷ %s, run by run:\n\n| | jobwire | %s | median | quartiles | runs |\n|---|---|---|---|---|---|\n", other.title, other.title)
+	for _, l := range slices.Concat(expanded(lines), expanded(details)) {
+		mine, theirs := r.value(own.name, l), r.value(other.name, l)
+		ratios := mine.over(theirs)
+		if len(ratios) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.2f–%.2f | %d |\n", l.name(), number(mine.median(), l.digits), number(theirs.median(), l.digits),
+			ratios.median(), ratios.quantile(0.25), ratios.quantile(0.75), len(ratios))
 	}
 }
 

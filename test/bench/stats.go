@@ -22,11 +22,7 @@ func (s series) values() []float64 {
 
 // median is the middle value, or the mean of the two in the middle. s is not
 // empty.
-func (s series) median() float64 {
-	v := s.values()
-	n := len(v)
-	return (v[(n-1)/2] + v[n/2]) / 2
-}
+func (s series) median() float64 { return s.quantile(0.5) }
 
 func (s series) min() float64 { return s.values()[0] }
 func (s series) max() float64 { return s.values()[len(s)-1] }
@@ -41,6 +37,29 @@ func (s series) over(peer series) series {
 		}
 	}
 	return out
+}
+
+// minus takes off run by run.
+func (s series) minus(other series) series {
+	out := series{}
+	for run, v := range s {
+		if o, ok := other[run]; ok {
+			out[run] = v - o
+		}
+	}
+	return out
+}
+
+// quantile is the q-quantile, between two values in proportion to its
+// distance from them. s is not empty.
+func (s series) quantile(q float64) float64 {
+	v := s.values()
+	at := q * float64(len(v)-1)
+	i := int(at)
+	if i+1 == len(v) {
+		return v[i]
+	}
+	return v[i] + (at-float64(i))*(v[i+1]-v[i])
 }
 
 // cell is a median with its spread.

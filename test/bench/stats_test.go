@@ -1,7 +1,11 @@
 package main
 
 import (
-	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,9 +25,16 @@ func TestSeries(t *testing.T) {
 	if got := (series{}).cell(1); got != "–" {
 		t.Errorf("cell of nothing: %q", got)
 	}
-	ratios := odd.over(series{0: 6, 2: 1, 7: 5})
-	if len(ratios) != 2 || ratios[0] != 0.5 || ratios[2] != 2 {
+	if ratios := odd.over(series{0: 6, 2: 1, 7: 5}); !maps.Equal(ratios, series{0: 0.5, 2: 2}) {
 		t.Errorf("ratios pair other rounds than their own: %v", ratios)
+	}
+	if rest := odd.minus(series{0: 1, 2: 3, 7: 5}); !maps.Equal(rest, series{0: 2, 2: -1}) {
+		t.Errorf("differences pair other rounds than their own: %v", rest)
+	}
+	for q, want := range map[float64]float64{0: 1, 0.25: 1.75, 0.5: 2.5, 0.75: 3.25, 1: 4} {
+		if got := even.quantile(q); got != want {
+			t.Errorf("quantile %v of 1 to 4: %v, want %v", q, got, want)
+		}
 	}
 }
 
@@ -57,8 +68,10 @@ func outcome(load, metric string, values map[string][]float64) *report {
 }
 
 func TestJudge(t *testing.T) {
-	ratio := line{load: "x", metric: "m", bar: atMost(0.8, "node", "")}
-	zero := line{load: "x", metric: "m", bar: &bar{zero: true}}
+	ratio := line{load: "x", metric: "m", against: toNode, bar: atMost(0.8, "")}
+	rate := line{load: "x", metric: "m", against: toNode, bar: &bar{least: 0.8}}
+	absolute := line{load: "x", metric: "m", bar: atMost(0.6, "")}
+	zero := line{load: "x", metric: "m", bar: none}
 	for name, c := range map[string]struct {
 		line   line
 		values map[string][]float64
@@ -71,6 +84,11 @@ func TestJudge(t *testing.T) {
 		"a round in which it ended":     {ratio, map[string][]float64{"jobwire": {7, -1, 7}, "node": {10, 10, 10}}, "FAILED"},
 		"peer not measured":             {ratio, map[string][]float64{"jobwire": {7, 7, 7}}, "n/a"},
 		"not measured":                  {ratio, map[string][]float64{"node": {7, 7, 7}}, "n/a"},
+		"a rate that is high enough":    {rate, map[string][]float64{"jobwire": {9, 9, 9}, "node": {10, 10, 10}}, "pass"},
+		"a rate that is too low":        {rate, map[string][]float64{"jobwire": {7, 7, 7}, "node": {10, 10, 10}}, "MISS"},
+		"too low in one round":          {rate, map[string][]float64{"jobwire": {9, 7, 9}, "node": {10, 10, 10}}, "pass, within noise"},
+		"a value below its bar":         {absolute, map[string][]float64{"jobwire": {0.5, 0.5, 0.5}}, "pass"},
+		"a value above its bar":         {absolute, map[string][]float64{"jobwire": {0.7, 0.7, 0.5}}, "MISS, within noise"},
 		"no losses":                     {zero, map[string][]float64{"jobwire": {0, 0, 0}}, "pass"},
 		"a loss that the median hides":  {zero, map[string][]float64{"jobwire": {0, 1, 0}}, "MISS"},
 		"losses of a peer do not count": {zero, map[string][]float64{"jobwire": {0, 0, 0}, "node": {5, 5, 5}}, "pass"},
@@ -83,24 +101,63 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-func TestJudgeDisk(t *testing.T) {
-	l := line{load: "durable", metric: "post_s", bar: &bar{atLeast: 5000}}
+func TestJudgeOwnLoads(t *testing.T) {
+	run := func(load string, metrics map[string]float64) sample {
+		return sample{Load: load, Server: "jobwire", Metrics: metrics}
+	}
+	r := newReport([]sample{
+		run("told", map[string]float64{"cpu_s": 1.5}), run("untold", map[string]float64{"cpu_s": 1}),
+		run("held", map[string]float64{"p999_ms": 9, "control_p999_ms": 3}),
+	}, options{rounds: 1}, time.Time{})
 	for name, c := range map[string]struct {
-		rate, limit float64
-		want        string
+		line          line
+		verdict, cell string
 	}{
-		"fast enough":                     {6000, 100000, "pass"},
-		"slow, but the disk is slow":      {900, 1500, "pass"},
-		"slow, and the disk is not":       {900, 15000, "MISS"},
-		"slow, and nobody asked the disk": {900, 0, "MISS"},
+		"another load":            {line{load: "told", metric: "cpu_s", against: to("untold"), bar: atMost(1.5, "")}, "pass", "1.50"},
+		"less another load":       {line{load: "told", minus: "untold", metric: "cpu_s", bar: atMost(0.5, "")}, "pass", ""},
+		"less one that is absent": {line{load: "told", minus: "held", metric: "cpu_s", bar: atMost(0.5, "")}, "FAILED", ""},
+		"another metric":          {line{load: "held", metric: "p999_ms", against: versus{server: "jobwire", metric: "control_p999_ms"}, bar: atMost(2, "")}, "MISS", "3.00"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := newReport([]sample{{Load: "durable", Server: "jobwire",
-				Metrics: map[string]float64{"post_s": c.rate, diskLimit: c.limit}}}, options{rounds: 1}, time.Time{})
-			if got := r.judge(l).String(); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
+		if v := r.judge(c.line); v.String() != c.verdict || v.ratio != c.cell {
+			t.Errorf("%s: %q, ratio %q; want %q, %q", name, v, v.ratio, c.verdict, c.cell)
+		}
+	}
+}
+
+func TestTunedLinesSaySo(t *testing.T) {
+	samples := []sample{
+		{Load: "progress", Server: "jobwire", Metrics: map[string]float64{"cpu_us": 60}},
+		{Load: "progress", Server: "centrifuge", Metrics: map[string]float64{"cpu_us": 50}},
+		{Load: "progress-tuned", Server: "jobwire", Metrics: map[string]float64{"cpu_us": 45}},
+	}
+	var text strings.Builder
+	newReport(samples, options{rounds: 1}, time.Time{}).Markdown(&text)
+	for _, want := range []string{
+		"µs | 60.0 | 50.0 | 1.20 of centrifuge | ≤ centrifuge | MISS |\n",
+		"| … tuned: memory, presence none | 45.0 | – | 0.90 of centrifuge | | |\n",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, &text)
+		}
+	}
+}
+
+func TestBinariesAreComparedRunByRun(t *testing.T) {
+	o := options{rounds: 4, binaries: []otherBinary{{"old", "/bin/old"}}}
+	var samples []sample
+	for run, v := range []float64{10, 20, 40, 80} { // the machine drifts, the binaries keep to each other
+		samples = append(samples,
+			sample{Run: run, Load: "rate", Server: "jobwire", Metrics: map[string]float64{"p99_ms": v * (1 + float64(run)/4)}},
+			sample{Run: run, Load: "rate", Server: "jobwire-old", Metrics: map[string]float64{"p99_ms": v}})
+	}
+	var text strings.Builder
+	newReport(samples, o, time.Time{}).Markdown(&text)
+	_, table, _ := strings.Cut(text.String(), "jobwire ÷ jobwire old")
+	if want := "| … p99, ms | 42.50 | 30.00 | 1.38 | 1.19–1.56 | 4 |\n"; !strings.Contains(table, want) {
+		t.Errorf("no %q in\n%s", want, &text)
+	}
+	if strings.Count(table, "\n| … ") != 1 {
+		t.Errorf("lines that were not measured are compared:\n%s", table)
 	}
 }
 
@@ -109,19 +166,32 @@ func TestJudgeDisk(t *testing.T) {
 func TestLinesNameLoads(t *testing.T) {
 	known := map[string]bool{"": true}
 	for _, l := range loads {
+		if known[l.name] {
+			t.Errorf("load %q is there twice", l.name)
+		}
 		known[l.name] = true
 	}
-	for _, list := range [][]line{lines, details} {
-		for _, l := range list {
-			if !known[l.load] || !known[l.peerLoad] || l.metric == "" {
-				t.Errorf("%q takes its value from load %q, %q, metric %q", l.title, l.load, l.peerLoad, l.metric)
-			}
+	for _, l := range expanded(slices.Concat(lines, details)) {
+		if l.load == "" || !known[l.load] || !known[l.minus] || !known[l.againstLoad()] || l.metric == "" || l.name() == "" {
+			t.Errorf("%+v", l)
+		}
+		if against := l.against.server; against != "" && !slices.Contains(names(options{}.contenders()), against) {
+			t.Errorf("%s is compared with %q", l.name(), against)
+		}
+		if l.title == "" && loadOf(l.load).setup == shipped {
+			t.Errorf("a line of %s has no title", l.load)
+		}
+	}
+	for _, l := range lines {
+		if s := loadOf(l.load).setup; l.bar != nil && s.memory {
+			t.Errorf("%s: a bar counts with data on disk", l.name())
 		}
 	}
 }
 
-func TestSelection(t *testing.T) {
-	plan, err := selection(options{servers: "jobwire,bare", loads: "post,presence,memory"})
+// planText lists "load/server" in the order of the plan.
+func planText(t *testing.T, o options) string {
+	plan, err := selection(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,26 +201,67 @@ func TestSelection(t *testing.T) {
 			got = append(got, p.name+"/"+c.name)
 		}
 	}
-	want := "[memory/jobwire memory/bare post/jobwire post/bare presence/jobwire]"
-	if text := fmt.Sprint(got); text != want {
-		t.Errorf("plan is %s, want %s", text, want)
+	return strings.Join(got, " ")
+}
+
+func TestSelection(t *testing.T) {
+	old := []otherBinary{{"old", "/bin/old"}}
+	for name, c := range map[string]struct {
+		options options
+		want    string
+	}{
+		"servers that the load suits": {options{servers: "jobwire,bare", loads: "progress,presence,memory"},
+			"memory/jobwire memory/bare progress/jobwire progress/bare presence/jobwire"},
+		"setups are jobwire's": {options{loads: "rate-tuned,arrival-silent"}, "rate-tuned/jobwire arrival-silent/jobwire arrival-silent/node"},
+		"another binary":       {options{servers: "jobwire,jobwire-old", loads: "burst,settle", binaries: old}, "burst/jobwire burst/jobwire-old settle/jobwire settle/jobwire-old"},
+		"extra when asked for": {options{quick: true, loads: "custom"}, "custom/jobwire"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := planText(t, c.options); got != c.want {
+				t.Errorf("plan is %s, want %s", got, c.want)
+			}
+		})
 	}
-	if _, err := selection(options{loads: "nothing"}); err == nil {
-		t.Error("an unknown load is accepted")
+	if strings.Contains(planText(t, options{quick: true}), "custom") {
+		t.Error("a quick run plays what only explains")
+	}
+	for _, bad := range []options{{loads: "nothing"}, {servers: "jobwire-old"}} {
+		if _, err := selection(bad); err == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
 	}
 }
 
 func TestFurtherTurnsAreForThoseThatABarCompares(t *testing.T) {
 	var got []string
 	for _, l := range loads {
-		for _, name := range serverNames() {
-			if l.turns > 1 && l.further(name) {
-				got = append(got, l.name+"/"+name)
+		for _, c := range (options{binaries: []otherBinary{{"old", "/bin/old"}}}).contenders() {
+			if l.turns > 1 && l.suits(c) && l.further(c) {
+				got = append(got, l.name+"/"+c.name)
 			}
 		}
 	}
-	if text := fmt.Sprint(got); text != "[connect/jobwire connect/centrifuge post/jobwire post/centrifuge latency/jobwire latency/centrifuge]" {
-		t.Errorf("further turns are for %s", text)
+	want := "connect/bare connect-silent/jobwire connect-silent/jobwire-old progress/jobwire progress/centrifuge progress/jobwire-old " +
+		"durable/jobwire durable/jobwire-old rate/jobwire rate/centrifuge rate/jobwire-old after/jobwire after/jobwire-old " +
+		"after-silent/jobwire after-silent/jobwire-old arrival/jobwire arrival/jobwire-old arrival-silent/jobwire arrival-silent/jobwire-old " +
+		"arrival-polling/jobwire arrival-polling/jobwire-old arrival-polling-silent/jobwire arrival-polling-silent/jobwire-old"
+	if text := strings.Join(got, " "); text != want {
+		t.Errorf("further turns are for %s\nwant %s", text, want)
+	}
+}
+
+func TestParseBinary(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parseBinary("old=" + self); err != nil || got != (otherBinary{"old", self}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "old", "old=", "=" + self, "a,b=" + self, "old=/does/not/exist", "old=" + filepath.Dir(self)} {
+		if _, err := parseBinary(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
 	}
 }
 

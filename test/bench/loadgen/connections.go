@@ -49,7 +49,7 @@ func (t *target) grow(ctx context.Context, pool *sockets.Pool, from, to int) (pr
 	if err := pool.Connect(ctx, t.specs("", from, to-from, to), inFlight); err != nil {
 		return proc.Memory{}, err
 	}
-	if err := pause(ctx, t.settle); err != nil {
+	if err := pause(ctx, t.rest); err != nil {
 		return proc.Memory{}, err
 	}
 	if err := intact(pool); err != nil {
@@ -59,7 +59,8 @@ func (t *target) grow(ctx context.Context, pool *sockets.Pool, from, to int) (pr
 }
 
 // connect measures what one authenticated connection costs to make. A first
-// wave warms the server up and goes away again.
+// wave warms the server up; it stays, so that its leaving costs nothing while
+// the others come.
 func connect(ctx context.Context, t *target) (metrics, error) {
 	pool, err := t.pool(ignore)
 	if err != nil {
@@ -69,7 +70,6 @@ func connect(ctx context.Context, t *target) (metrics, error) {
 	if err := pool.Connect(ctx, t.specs("warm-", 0, t.warm, t.warm), inFlight); err != nil {
 		return nil, err
 	}
-	pool.Disconnect()
 	if err := pause(ctx, time.Second); err != nil {
 		return nil, err
 	}
@@ -83,19 +83,21 @@ func connect(ctx context.Context, t *target) (metrics, error) {
 		return nil, err
 	}
 	took := time.Since(m.began)
-	// What the last handshakes leave to do belongs to them.
-	if err := pause(ctx, 300*time.Millisecond); err != nil {
+	// Who comes may be told of the others a second later.
+	if err := m.idle(ctx, 1500*time.Millisecond); err != nil {
 		return nil, err
 	}
 	server, own, _, err := m.stop()
 	if err != nil {
 		return nil, err
 	}
+	if err := intact(pool); err != nil {
+		return nil, err
+	}
 	return metrics{
-		"cpu_ms":        micros(server, t.n) / 1000,
-		"connects_s":    float64(t.n) / took.Seconds(),
-		"generator_ms":  micros(own, t.n) / 1000,
-		"early_dropped": dropped(pool),
+		"cpu_ms":       micros(server, t.n) / 1000,
+		"connects_s":   float64(t.n) / took.Seconds(),
+		"generator_ms": micros(own, t.n) / 1000,
 	}, nil
 }
 

@@ -81,16 +81,20 @@ func (t *tally) add(n int) {
 	}
 }
 
-// patience is how long nothing may arrive before the rest counts as lost.
-const patience = 5 * time.Second
-
 // wait returns when want events have arrived, or none has for patience.
-func (t *tally) wait(want int) {
-	last, since := t.got.Load(), time.Now()
-	for last < int64(want) && time.Since(since) < patience {
+func (t *tally) wait(want int) { await(&t.got, int64(want)) }
+
+// patience is how long nothing may arrive before the rest counts as lost. Only
+// tests change it.
+var patience = 5 * time.Second
+
+// await returns when v is want, or has not changed for patience.
+func await(v *atomic.Int64, want int64) {
+	last, since := v.Load(), time.Now()
+	for last != want && time.Since(since) < patience {
 		time.Sleep(5 * time.Millisecond)
-		if got := t.got.Load(); got != last {
-			last, since = got, time.Now()
+		if now := v.Load(); now != last {
+			last, since = now, time.Now()
 		}
 	}
 }

@@ -41,29 +41,27 @@ func latency(ctx context.Context, t *target) (metrics, error) {
 		return nil, err
 	}
 	defer hangUp(clients)
-	if err := pause(ctx, 300*time.Millisecond); err != nil {
+	if err := pause(ctx, t.rest); err != nil {
 		return nil, err
 	}
 
-	due := make(chan int, total) // holds all: the pacer never waits for a worker
-	late := make([]time.Duration, total)
 	start := time.Now().Add(10 * time.Millisecond)
-	paced := make(chan error, 1)
-	go func() { paced <- pace(ctx, start, step, t.warm, late, due) }()
-	err = each(clients, func(_ int, c *worker.Client) error {
-		var body []byte
-		for n := range due {
-			body = t.appendEvent(body[:0], n%t.users, n)
-			if err := accepted(c.Post(body)); err != nil {
-				return err
-			}
+	var m *meter
+	var metered error
+	answered, late, err := t.openLoop(ctx, clients, start, 0, total, func(n int) {
+		if n == t.warm {
+			measuring()
+			m, metered = t.startMeter()
 		}
-		return nil
 	})
-	if err := errors.Join(err, <-paced); err != nil {
+	if err := errors.Join(err, metered); err != nil {
 		return nil, err
 	}
 	arrived.wait(total)
+	server, _, _, err := m.stop()
+	if err != nil {
+		return nil, err
+	}
 	if err := intact(pool); err != nil {
 		return nil, err
 	}
@@ -74,37 +72,75 @@ func latency(ctx context.Context, t *target) (metrics, error) {
 	for n := range took {
 		took[n] -= start.Add(time.Duration(n) * step).Sub(base)
 	}
-	took, late = took[t.warm:], late[t.warm:]
+	took, answered, late = took[t.warm:], answered[t.warm:], late[t.warm:]
 	slices.Sort(took)
+	slices.Sort(answered)
 	slices.Sort(late)
 	return metrics{
+		"cpu_us":             micros(server, t.n),
 		"p50_ms":             millis(quantile(took, 0.5)),
 		"p99_ms":             millis(quantile(took, 0.99)),
 		"p999_ms":            millis(quantile(took, 0.999)),
 		"max_ms":             millis(took[len(took)-1]),
+		"answer_p999_ms":     millis(quantile(answered, 0.999)),
 		"pacer_late_p999_ms": millis(quantile(late, 0.999)),
 	}, nil
 }
 
-// pace hands out the numbers of the events when they are due and notes how
-// late it was itself. Go's timers are too coarse for that; the kernel's are not.
-func pace(ctx context.Context, start time.Time, step time.Duration, warm int, late []time.Duration, due chan<- int) error {
+// openLoop posts the events from ≤ n < to, the first one at start and the others
+// at the rate after it, whatever the server does. It returns by event how long
+// after it was due it was answered, and how late it was handed to a worker.
+// before, unless nil, is called for each event when it is due.
+func (t *target) openLoop(ctx context.Context, clients []*worker.Client, start time.Time, from, to int, before func(n int)) (answered, late []time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	step := time.Second / time.Duration(t.rate)
+	answered, late = make([]time.Duration, to-from), make([]time.Duration, to-from)
+	due := make(chan int, to-from) // holds all: the pacer never waits for a worker
+	paced := make(chan error, 1)
+	go func() {
+		defer close(due)
+		paced <- pace(ctx, start, step, late, func(i int) {
+			if before != nil {
+				before(from + i)
+			}
+			due <- i
+		})
+	}()
+	err = each(clients, func(_ int, c *worker.Client) error {
+		var body []byte
+		for i := range due {
+			n := from + i
+			body = t.appendEvent(body[:0], n%t.users, n)
+			if err := accepted(c.Post(body)); err != nil {
+				cancel() // the others need not go on
+				return err
+			}
+			answered[i] = time.Since(start.Add(time.Duration(i) * step))
+		}
+		return nil
+	})
+	if stopped := <-paced; err == nil {
+		err = stopped
+	}
+	return answered, late, err
+}
+
+// pace calls fn for each event when it is due and notes how late it was itself.
+// Go's timers are too coarse for that; the kernel's are not.
+func pace(ctx context.Context, start time.Time, step time.Duration, late []time.Duration, fn func(i int)) error {
 	runtime.LockOSThread() // never unlocked: the thread's timer slack is changed
-	defer close(due)
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	for n := range late {
-		if n == warm {
-			measuring()
-		}
-		at := start.Add(time.Duration(n) * step)
+	for i := range late {
+		at := start.Add(time.Duration(i) * step)
 		for wait := time.Until(at); wait > 0; wait = time.Until(at) {
 			ts := unix.NsecToTimespec(int64(wait))
 			_ = unix.Nanosleep(&ts, nil) // cut short by a signal: the loop sleeps on
 		}
-		late[n] = time.Since(at)
-		due <- n
+		late[i] = time.Since(at)
+		fn(i)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -19,6 +19,13 @@ import (
 	"jobwire/test/bench/loadgen/sockets"
 )
 
+// TestMain shortens the wait for what is lost: servers in the same process are
+// not silent for as long.
+func TestMain(m *testing.M) {
+	patience = 2 * time.Second
+	os.Exit(m.Run())
+}
+
 // flawed is a server of the bare dialect that can lose, repeat and swap what
 // it sends. It tests the generator: a fault it does not see is a fault the
 // bench would not see.
@@ -145,7 +152,7 @@ func TestPostSeesLosses(t *testing.T) {
 func TestLatencyCountsWaiting(t *testing.T) {
 	f := flawed{}
 	tt := f.start(t)
-	tt.conns, tt.users, tt.n, tt.warm = 1, 1, 400, 0
+	tt.conns, tt.users, tt.n, tt.warm, tt.rest = 1, 1, 400, 0, 300*time.Millisecond
 	released := make(chan struct{})
 	// The server is stuck from the start for 50 ms: half of the 200 ms of load
 	// is late by up to that much, though few POSTs are under way meanwhile.
@@ -154,7 +161,7 @@ func TestLatencyCountsWaiting(t *testing.T) {
 		for {
 			f.mu.Lock()
 			if len(f.conns) == 1 {
-				time.Sleep(450 * time.Millisecond) // the generator's pause of 300 ms, and 150 ms of load
+				time.Sleep(450 * time.Millisecond) // the generator's rest of 300 ms, and 150 ms of load
 				f.mu.Unlock()
 				return
 			}

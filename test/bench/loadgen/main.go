@@ -1,8 +1,10 @@
 // Command loadgen puts one kind of load on one running server and measures
 // what it cost: CPU and memory of the server's process, time to the client's
 // socket, and what was lost on the way. It prints JSON lines on standard
-// output: {"phase":…} when the measured part begins and {"metrics":…} at the
-// end. The bench starts it once for every row, server and round.
+// output: {"phase":"measure"} when the measured part begins, {"phase":"restart"}
+// when the server is to be started again, whose new process id it then reads
+// from standard input, and {"metrics":…} at the end. The bench starts it once
+// for every row, server and round.
 package main
 
 import (
@@ -11,10 +13,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,13 +52,17 @@ var scenarios = map[string]scenario{
 	"latency":  latency,
 	"burst":    burst,
 	"presence": presence,
+	"arrival":  arrival,
+	"storm":    storm,
+	"settle":   settle,
 }
 
 func run(ctx context.Context, args []string) error {
-	t := &target{secret: []byte(os.Getenv("BENCH_JWT_SECRET")), key: os.Getenv("BENCH_API_KEY")}
+	t := &target{secret: []byte(os.Getenv("BENCH_JWT_SECRET")), key: os.Getenv("BENCH_API_KEY"), restart: askForRestart}
 	fs := flag.NewFlagSet("loadgen", flag.ContinueOnError)
-	name := fs.String("scenario", "", "memory, connect, post, fanout, latency, burst or presence")
+	name := fs.String("scenario", "", strings.Join(slices.Sorted(maps.Keys(scenarios)), ", "))
 	dialect := fs.String("dialect", "", "socketio, centrifuge or bare")
+	polling := fs.Bool("polling", false, "clients of Socket.IO use HTTP long-polling instead of websocket")
 	limit := fs.Duration("limit", 3*time.Minute, "give up after this long")
 	fs.StringVar(&t.addr, "addr", "", "the server's host:port, on loopback")
 	fs.IntVar(&t.pid, "pid", 0, "the server's process")
@@ -64,7 +73,8 @@ func run(ctx context.Context, args []string) error {
 	fs.IntVar(&t.workers, "workers", 32, "keep-alive connections that post")
 	fs.IntVar(&t.batch, "batch", 0, "events per POST; 0 posts single events")
 	fs.IntVar(&t.rate, "rate", 2000, "POSTs a second, open loop")
-	fs.DurationVar(&t.settle, "settle", 10*time.Second, "idle time before memory is read")
+	fs.DurationVar(&t.rest, "rest", 300*time.Millisecond, "idle time before it is measured")
+	fs.BoolVar(&t.presence, "presence", false, "the server tells everyone who comes")
 	fs.StringVar(&t.kind, "kind", "progress", "progress, completed or custom events, or jobs: 19 times progress, then completed")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -72,6 +82,9 @@ func run(ctx context.Context, args []string) error {
 	play, ok := scenarios[*name]
 	if !ok {
 		return fmt.Errorf("no scenario %q", *name)
+	}
+	if *polling {
+		*dialect += "-polling"
 	}
 	if t.dialect, ok = sockets.Dialects[*dialect]; !ok {
 		return fmt.Errorf("no dialect %q", *dialect)
@@ -96,17 +109,22 @@ func run(ctx context.Context, args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(map[string]metrics{"metrics": m})
 }
 
+// otherFiles are the descriptors besides sockets: epoll, standard streams, /proc,
+// and in a server its store's files.
+const otherFiles = 200
+
 // descriptors is how many files a scenario has open at most.
 func (t *target) descriptors(scenario string) uint64 {
-	const others = 200 // epoll, standard streams, /proc
 	n := t.conns
 	switch scenario {
 	case "memory", "connect", "presence": // here n counts connections
 		n += t.n + t.warm // more than enough: memory grows from conns to n
-	case "post", "latency":
+	case "post", "latency", "settle":
 		n = t.users
+	case "arrival", "storm":
+		n = 2 * t.n // who polls has two
 	}
-	return uint64(n + t.workers + others)
+	return uint64(n + t.workers + otherFiles)
 }
 
 // raiseFileLimit asks for n descriptors.
@@ -123,6 +141,18 @@ func raiseFileLimit(n uint64) error {
 		return fmt.Errorf("file limit: %d descriptors needed (ulimit -n): %w", n, err)
 	}
 	return nil
+}
+
+// askForRestart has the bench, which owns the server's process, end it and start
+// it again. It returns when that one listens, with its process id.
+func askForRestart() (pid int, err error) {
+	if err := json.NewEncoder(os.Stdout).Encode(map[string]string{"phase": "restart"}); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Fscanln(os.Stdin, &pid); err != nil {
+		return 0, fmt.Errorf("the server was not started again: %w", err)
+	}
+	return pid, nil
 }
 
 // measuring tells the bench that the measured part begins, so that it can

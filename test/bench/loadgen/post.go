@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,11 +35,11 @@ func post(ctx context.Context, t *target) (metrics, error) {
 	}
 	defer hangUp(clients)
 
-	if err := t.closedLoop(ctx, clients, 0, t.warm); err != nil {
+	if _, err := t.closedLoop(ctx, clients, 0, t.warm); err != nil {
 		return nil, err
 	}
 	arrived.wait(t.warm)
-	if err := pause(ctx, 300*time.Millisecond); err != nil {
+	if err := pause(ctx, t.rest); err != nil {
 		return nil, err
 	}
 	measuring()
@@ -46,7 +47,8 @@ func post(ctx context.Context, t *target) (metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.closedLoop(ctx, clients, t.warm, t.warm+t.n); err != nil {
+	answered, err := t.closedLoop(ctx, clients, t.warm, t.warm+t.n)
+	if err != nil {
 		return nil, err
 	}
 	took := time.Since(m.began)
@@ -61,18 +63,24 @@ func post(ctx context.Context, t *target) (metrics, error) {
 	if err := arrived.complete(); err != nil {
 		return nil, err
 	}
+	slices.Sort(answered)
 	return metrics{
 		"cpu_us":       micros(server, t.n),
 		"post_s":       float64(t.n) / took.Seconds(),
+		"p50_ms":       millis(quantile(answered, 0.5)),
+		"p99_ms":       millis(quantile(answered, 0.99)),
+		"p999_ms":      millis(quantile(answered, 0.999)),
 		"generator_us": micros(own, t.n),
 	}, nil
 }
 
-// closedLoop posts the events from ≤ n < to, each worker one at a time.
-func (t *target) closedLoop(ctx context.Context, clients []*worker.Client, from, to int) error {
+// closedLoop posts the events from ≤ n < to, each worker one at a time, and
+// returns how long each was waited for.
+func (t *target) closedLoop(ctx context.Context, clients []*worker.Client, from, to int) ([]time.Duration, error) {
+	answered := make([]time.Duration, to-from)
 	var next atomic.Int64
 	next.Store(int64(from))
-	return each(clients, func(_ int, c *worker.Client) error {
+	return answered, each(clients, func(_ int, c *worker.Client) error {
 		var body []byte
 		for ctx.Err() == nil {
 			n := int(next.Add(1)) - 1
@@ -80,9 +88,11 @@ func (t *target) closedLoop(ctx context.Context, clients []*worker.Client, from,
 				return nil
 			}
 			body = t.appendEvent(body[:0], n%t.users, n)
+			began := time.Now()
 			if err := accepted(c.Post(body)); err != nil {
 				return err
 			}
+			answered[n-from] = time.Since(began)
 		}
 		return ctx.Err()
 	})

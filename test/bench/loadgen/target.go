@@ -28,8 +28,11 @@ type target struct {
 	key     string
 
 	n, warm, conns, users, workers, batch, rate int
-	settle                                      time.Duration
+	rest                                        time.Duration
+	presence                                    bool // the server tells everyone who comes
 	kind                                        string
+
+	restart func() (pid int, err error) // ends the server and starts it again, at the same address
 }
 
 func (t *target) pool(emit func(*sockets.Conn, sockets.Event)) (*sockets.Pool, error) {
@@ -97,6 +100,26 @@ func (t *target) startMeter() (*meter, error) {
 		return nil, err
 	}
 	return &meter{pid: t.pid, began: time.Now(), server: server, own: own}, nil
+}
+
+// idle returns when the server has done what the load left it to do, which
+// belongs to the load: when it has used less than a thirtieth of a core for a
+// while.
+func (m *meter) idle(ctx context.Context, while time.Duration) error {
+	last, err := proc.CPU(m.pid)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := pause(ctx, while); err != nil {
+			return fmt.Errorf("the server does not come to rest: %w", err)
+		}
+		now, err := proc.CPU(m.pid)
+		if err != nil || now-last < while/30 {
+			return err
+		}
+		last = now
+	}
 }
 
 // stop returns what was spent since the start: the server's CPU time, this

@@ -47,7 +47,10 @@ io.on("connection", (socket) => {
 
   const sockets = (online.get(userId) ?? 0) + 1;
   online.set(userId, sockets);
-  if (announce && sockets === 1) socket.broadcast.emit("user_online", { userId });
+  if (announce) {
+    socket.emit("online_users", { users: [...online.keys()], count: online.size });
+    if (sockets === 1) socket.broadcast.emit("user_online", { userId });
+  }
 
   socket.on("disconnect", () => {
     const left = online.get(userId) - 1;

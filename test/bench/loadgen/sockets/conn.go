@@ -13,46 +13,71 @@ import (
 type state uint8
 
 const (
-	upgrading      state = iota // waiting for the answer to the upgrade request
-	authenticating              // websocket open, server has not let us in
+	opening        state = iota // waiting for the answer to the upgrade request, or to the first poll
+	authenticating              // transport open, server has not let us in
 	live
 	closed
 )
 
-// Conn is one client connection. Only the pool's thread touches it.
+// Conn is one client. Only the pool's thread touches it.
 type Conn struct {
 	Tag int // from its Spec
 
 	pool    *Pool
-	token   string // dropped once live
-	partial []byte // an incomplete frame or response head; nil most of the time
+	token   string   // dropped once live
+	pid     []byte   // what a Socket.IO client presents when it comes back, and
+	offset  []byte   // the id of the last message it had; nil where the server gave no pid
+	partial []byte   // an incomplete frame or answer; nil most of the time
+	polling *polling // nil on websocket
 	fd      int
+	owed    int // pings whose pongs are held back, see Pool.HoldPongs
 	state   state
 }
 
-// open dials and asks for the upgrade. On loopback connect returns at once;
-// the send timeout bounds it all the same.
-func (p *Pool) open(spec Spec, serial int) (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// Resume is what the client presents when it comes back, for a Spec.
+func (c *Conn) Resume() (pid, offset string) { return string(c.pid), string(c.offset) }
+
+// open dials and asks for the upgrade, or polls for the first time.
+func (p *Pool) open(spec Spec) error {
+	fd, err := p.dial()
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return err
 	}
-	if err := p.prepare(fd, serial); err != nil {
+	c := &Conn{Tag: spec.Tag, pool: p, token: spec.Token, pid: []byte(spec.PID), offset: []byte(spec.Offset), fd: fd}
+	if p.dialect.Polls() {
+		c.polling = &polling{post: -1}
+	}
+	if err := c.write(fd, p.hello); err != nil {
 		unix.Close(fd)
-		return nil, err
+		return err
 	}
-	c := &Conn{Tag: spec.Tag, pool: p, token: spec.Token, fd: fd}
-	if err := c.write(p.upgrade); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
+	return p.watch(fd, c)
+}
+
+// watch has what arrives on fd handed to c. It closes fd when that fails.
+func (p *Pool) watch(fd int, c *Conn) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("epoll add: %w", err)
+		return fmt.Errorf("epoll add: %w", err)
 	}
 	p.conns[int32(fd)] = c
-	return c, nil
+	return nil
+}
+
+// dial connects to the server. On loopback connect returns at once; the send
+// timeout bounds it all the same.
+func (p *Pool) dial() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socket: %w", err)
+	}
+	p.serial++
+	if err := p.prepare(fd, p.serial); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // perSource is how many connections share one source address: far below the
@@ -103,16 +128,19 @@ func awaitConnect(fd int) error {
 	}
 }
 
-// send writes one text message.
+// send says one thing to the server.
 func (c *Conn) send(text []byte) error {
+	if c.polling != nil {
+		return c.post(text)
+	}
 	c.pool.out = appendFrame(c.pool.out[:0], opText, text)
-	return c.write(c.pool.out)
+	return c.write(c.fd, c.pool.out)
 }
 
 // write expects the kernel to take everything: clients say so little that a
 // full send buffer means a server that does not read.
-func (c *Conn) write(b []byte) error {
-	n, err := unix.Write(c.fd, b)
+func (c *Conn) write(fd int, b []byte) error {
+	n, err := unix.Write(fd, b)
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
@@ -120,6 +148,35 @@ func (c *Conn) write(b []byte) error {
 		return fmt.Errorf("write: %d of %d bytes", n, len(b))
 	}
 	return nil
+}
+
+// pong answers an Engine.IO ping, at once or when the pool is told to.
+func (c *Conn) pong() error {
+	if !c.pool.holding {
+		return c.send(eioPong)
+	}
+	if c.owed++; c.owed == 1 {
+		c.pool.owing = append(c.pool.owing, c)
+		c.pool.owingNow.Store(int64(len(c.pool.owing)))
+	}
+	return nil
+}
+
+// pay sends the pongs that were held back, in one write.
+func (c *Conn) pay() error {
+	if c.polling != nil {
+		for ; c.owed > 0; c.owed-- {
+			if err := c.post(eioPong); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	c.pool.out = c.pool.out[:0]
+	for ; c.owed > 0; c.owed-- {
+		c.pool.out = appendFrame(c.pool.out, opText, eioPong)
+	}
+	return c.write(c.fd, c.pool.out)
 }
 
 // ready is called by the dialect when the server has let the client in.
@@ -137,7 +194,11 @@ func (c *Conn) received(data []byte) error {
 		c.partial = append(c.partial, data...)
 		data = c.partial
 	}
-	rest, err := c.consume(data)
+	consume := c.consume
+	if c.polling != nil {
+		consume = c.polled
+	}
+	rest, err := consume(data)
 	if err != nil {
 		return err
 	}
@@ -151,7 +212,7 @@ func (c *Conn) received(data []byte) error {
 }
 
 func (c *Conn) consume(data []byte) ([]byte, error) {
-	if c.state == upgrading {
+	if c.state == opening {
 		end := bytes.Index(data, []byte("\r\n\r\n"))
 		if end < 0 {
 			return data, nil
@@ -185,7 +246,7 @@ func (c *Conn) frame(op byte, payload []byte) error {
 		return c.pool.dialect.Message(c, payload, c.pool.emit)
 	case opPing:
 		c.pool.out = appendFrame(c.pool.out[:0], opPong, payload)
-		return c.write(c.pool.out)
+		return c.write(c.fd, c.pool.out)
 	case opClose:
 		return fmt.Errorf("closed by the server: %.120q", payload)
 	}

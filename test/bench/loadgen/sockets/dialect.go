@@ -15,8 +15,10 @@ type Event struct {
 
 // Dialect is what a client says to one kind of server.
 type Dialect interface {
-	// Path is the target of the upgrade request.
+	// Path is the target of the first request.
 	Path() string
+	// Polls tells whether it goes over HTTP long-polling instead of websocket.
+	Polls() bool
 	// Hello is sent right after the upgrade; nil when the server speaks first.
 	Hello(token string) []byte
 	// Message handles one text message; it calls c's methods and emit.
@@ -25,16 +27,24 @@ type Dialect interface {
 
 // Dialects by the name of the server that speaks them.
 var Dialects = map[string]Dialect{
-	"socketio":   socketIO{},
-	"centrifuge": centrifugeJSON{},
-	"bare":       bareJSON{},
+	"socketio":         socketIO{},
+	"socketio-polling": socketIO{polls: true},
+	"centrifuge":       centrifugeJSON{},
+	"bare":             bareJSON{},
 }
 
-// socketIO is Engine.IO 4 and Socket.IO 5 over websocket, as socket.io-client
-// speaks them: the token goes in CONNECT's auth, pings are answered at once.
-type socketIO struct{}
+// socketIO is Engine.IO 4 and Socket.IO 5, as socket.io-client speaks them: the
+// token goes in CONNECT's auth, with pid and offset when it comes back, and
+// pings are answered at once.
+type socketIO struct{ polls bool }
 
-func (socketIO) Path() string        { return "/socket.io/?EIO=4&transport=websocket" }
+func (d socketIO) Polls() bool { return d.polls }
+func (d socketIO) Path() string {
+	if d.polls {
+		return "/socket.io/?EIO=4&transport=polling"
+	}
+	return "/socket.io/?EIO=4&transport=websocket"
+}
 func (socketIO) Hello(string) []byte { return nil }
 
 var (
@@ -49,13 +59,17 @@ func (socketIO) Message(c *Conn, text []byte, emit func(*Conn, Event)) error {
 		if err != nil {
 			return err
 		}
+		if ev.ID != nil && len(c.pid) > 0 {
+			c.offset = append(c.offset[:0], ev.ID...)
+		}
 		emit(c, ev)
 		return nil
 	case len(text) == 1 && text[0] == '2':
-		return c.send(eioPong)
+		return c.pong()
 	case len(text) > 1 && text[0] == '0':
-		return c.send([]byte(`40{"token":"` + c.token + `"}`))
+		return c.send(connect(c))
 	case bytes.HasPrefix(text, []byte("40")):
+		c.pid = bytes.Clone(Field(text, `"pid":"`))
 		c.ready()
 		return nil
 	case bytes.Equal(text, eioNoop):
@@ -64,21 +78,48 @@ func (socketIO) Message(c *Conn, text []byte, emit func(*Conn, Event)) error {
 	return fmt.Errorf("unexpected packet %.120q", text)
 }
 
-// socketIOEvent splits `"name",{…}]` or `"name",{…},"id"]`. Names and ids hold
-// no quotes, which jobwire's rules for both make sure of.
+// connect is the CONNECT packet.
+func connect(c *Conn) []byte {
+	text := append([]byte(`40{"token":"`), c.token...)
+	if len(c.pid) > 0 {
+		text = append(append(text, `","pid":"`...), c.pid...)
+		if len(c.offset) > 0 {
+			text = append(append(text, `","offset":"`...), c.offset...)
+		}
+	}
+	return append(text, `"}`...)
+}
+
+// socketIOEvent splits `"name",{…}]`, `"name",{…},"id"]` and `"name","text",null]`.
+// A client takes any string at the end for its recovery offset, so one that is
+// no id is an error. Names and ids hold no quotes.
 func socketIOEvent(text []byte) (Event, error) {
 	rest, ok := bytes.CutPrefix(text, []byte(`"`))
 	name, rest, ok2 := bytes.Cut(rest, []byte(`"`))
-	if !ok || !ok2 || !bytes.HasSuffix(rest, []byte("]")) {
+	rest, ok3 := bytes.CutSuffix(rest, []byte("]"))
+	if !ok || !ok2 || !ok3 {
 		return Event{}, fmt.Errorf("malformed event %.120q", text)
 	}
 	ev := Event{Name: name, Body: rest}
-	if body, ok := bytes.CutSuffix(rest, []byte(`"]`)); ok {
-		if cut := bytes.LastIndexByte(body, '"'); cut >= 0 {
-			ev.Body, ev.ID = body[:cut], body[cut+1:]
+	if body, ok := bytes.CutSuffix(rest, []byte(`"`)); ok {
+		cut := bytes.LastIndexByte(body, '"')
+		if cut < 0 || !isID(body[cut+1:]) {
+			return Event{}, fmt.Errorf("an event without an id ends in a string: %.120q", text)
 		}
+		ev.Body, ev.ID = bytes.TrimSuffix(body[:cut], []byte(",")), body[cut+1:]
+	} else if body, ok := bytes.CutSuffix(rest, []byte(",null")); ok && bytes.HasSuffix(body, []byte(`"`)) {
+		ev.Body = body
 	}
 	return ev, nil
+}
+
+// isID tells whether text is of the form <unix-ms>-<n>.
+func isID(text []byte) bool {
+	ms, n, ok := bytes.Cut(text, []byte("-"))
+	for _, part := range [][]byte{ms, n} {
+		ok = ok && len(part) > 0 && len(part) <= 20 && len(bytes.Trim(part, "0123456789")) == 0
+	}
+	return ok
 }
 
 // centrifugeJSON is the centrifuge client protocol: several JSON messages a
@@ -86,6 +127,7 @@ func socketIOEvent(text []byte) (Event, error) {
 type centrifugeJSON struct{}
 
 func (centrifugeJSON) Path() string { return "/ws" }
+func (centrifugeJSON) Polls() bool  { return false }
 func (centrifugeJSON) Hello(token string) []byte {
 	return []byte(`{"id":1,"connect":{"token":"` + token + `"}}`)
 }
@@ -119,6 +161,7 @@ func (centrifugeJSON) Message(c *Conn, text []byte, emit func(*Conn, Event)) err
 type bareJSON struct{}
 
 func (bareJSON) Path() string              { return "/ws" }
+func (bareJSON) Polls() bool               { return false }
 func (bareJSON) Hello(token string) []byte { return []byte(`{"token":"` + token + `"}`) }
 
 func (bareJSON) Message(c *Conn, text []byte, emit func(*Conn, Event)) error {

@@ -55,16 +55,21 @@ func TestNextFrameRefuses(t *testing.T) {
 
 func TestSocketIOEvent(t *testing.T) {
 	for _, c := range []struct{ in, name, body, id string }{
-		{`"job_progress",{"jobId":"a","n":7}]`, "job_progress", `,{"jobId":"a","n":7}]`, ""},
-		{`"job_completed",{"result":"]\""},"1700000000000-3"]`, "job_completed", `,{"result":"]\""},`, "1700000000000-3"},
-		{`"ping"]`, "ping", `]`, ""},
+		{`"job_progress",{"jobId":"a","n":7}]`, "job_progress", `,{"jobId":"a","n":7}`, ""},
+		{`"job_progress",{"jobId":"a","n":7},"1700000000000-3"]`, "job_progress", `,{"jobId":"a","n":7}`, "1700000000000-3"}, // older binaries
+		{`"job_completed",{"result":"]\""},"1700000000000-3"]`, "job_completed", `,{"result":"]\""}`, "1700000000000-3"},
+		{`"note","text","1700000000000-3"]`, "note", `,"text"`, "1700000000000-3"},
+		{`"note","text",null]`, "note", `,"text"`, ""},
+		{`"note",null]`, "note", `,null`, ""},
+		{`"ping"]`, "ping", ``, ""},
 	} {
 		ev, err := socketIOEvent([]byte(c.in))
 		if err != nil || string(ev.Name) != c.name || string(ev.Body) != c.body || string(ev.ID) != c.id {
 			t.Errorf("%s: name %q body %q id %q, %v", c.in, ev.Name, ev.Body, ev.ID, err)
 		}
 	}
-	for _, bad := range []string{``, `"x`, `x",{}]`, `"x",{}`} {
+	// A client would take the text of the last three for its offset.
+	for _, bad := range []string{``, `"x`, `x",{}]`, `"x",{}`, `"note","text"]`, `"note",{},"1-"]`, `"note",{},"1-2x"]`} {
 		if _, err := socketIOEvent([]byte(bad)); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

@@ -13,8 +13,9 @@ import (
 
 // Spec is one connection to be made.
 type Spec struct {
-	Token string
-	Tag   int // the scenario's own number for it; found again in Conn.Tag
+	Token       string
+	Tag         int    // the scenario's own number for it; found again in Conn.Tag
+	PID, Offset string // of a client that comes back, from Conn.Resume
 }
 
 // Pool is a set of connections to one server, served by one thread.
@@ -22,7 +23,8 @@ type Pool struct {
 	dialect Dialect
 	emit    func(*Conn, Event)
 	target  unix.SockaddrInet4
-	upgrade []byte
+	hello   []byte // the first request
+	host    string
 	epoll   int
 	wake    int           // eventfd: work in the mailbox
 	done    chan struct{} // closed when the thread has ended
@@ -30,14 +32,17 @@ type Pool struct {
 	mu      sync.Mutex
 	mailbox []func() // guarded by mu; run on the pool's thread
 
-	dropped atomic.Int64
-	reason  atomic.Pointer[error] // why the first connection was dropped
+	dropped  atomic.Int64
+	reason   atomic.Pointer[error] // why the first connection was dropped
+	owingNow atomic.Int64          // length of owing
 
 	// The rest belongs to the pool's thread.
-	conns    map[int32]*Conn
-	serial   int
+	conns    map[int32]*Conn // by descriptor; a client that polls may have two
+	serial   int             // descriptors dialled so far
 	batch    *batch
-	out      []byte // scratch for one outgoing frame
+	out      []byte  // scratch for what one client says
+	holding  bool    // pings are not answered until AnswerPings
+	owing    []*Conn // with pings to answer, the first one pinged first
 	stopping bool
 }
 
@@ -57,13 +62,16 @@ func NewPool(addr string, dialect Dialect, emit func(*Conn, Event)) (*Pool, erro
 		return nil, err
 	}
 	p := &Pool{
-		dialect: dialect, emit: emit, target: target,
-		upgrade: []byte("GET " + dialect.Path() + " HTTP/1.1\r\nHost: " + addr +
-			"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
-			"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n\r\n"),
+		dialect: dialect, emit: emit, target: target, host: addr,
 		done:  make(chan struct{}),
 		conns: make(map[int32]*Conn),
 	}
+	p.hello = []byte("GET " + dialect.Path() + " HTTP/1.1\r\nHost: " + addr + "\r\n")
+	if !dialect.Polls() {
+		p.hello = append(p.hello, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+			"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n"...)
+	}
+	p.hello = append(p.hello, "\r\n"...)
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
@@ -116,6 +124,30 @@ func (p *Pool) Disconnect() {
 func (p *Pool) Close() {
 	p.post(func() { p.stopping = true })
 	<-p.done
+}
+
+// HoldPongs makes the clients keep Engine.IO pings unanswered from now on. A
+// server closes those that it has waited for longer than its ping timeout.
+func (p *Pool) HoldPongs() { p.post(func() { p.holding = true }) }
+
+// Owing is how many clients have pings to answer.
+func (p *Pool) Owing() int { return int(p.owingNow.Load()) }
+
+// AnswerPings lets the n clients that have waited longest answer theirs.
+func (p *Pool) AnswerPings(n int) {
+	p.post(func() {
+		n := min(n, len(p.owing))
+		for _, c := range p.owing[:n] {
+			if c.state == closed {
+				continue
+			}
+			if err := c.pay(); err != nil {
+				p.drop(c, err)
+			}
+		}
+		p.owing = p.owing[n:]
+		p.owingNow.Store(int64(len(p.owing)))
+	})
 }
 
 // Dropped tells how many connections the server or an error has ended, and
@@ -176,9 +208,13 @@ func (p *Pool) readable(fd int32, buf []byte) {
 	if c == nil {
 		return // closed earlier in this turn
 	}
-	n, err := unix.Read(c.fd, buf)
+	n, err := unix.Read(int(fd), buf)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+	case c.polling != nil && int(fd) == c.polling.post:
+		if err := c.posted(buf[:max(n, 0)], err); err != nil {
+			p.drop(c, err)
+		}
 	case err != nil:
 		p.drop(c, fmt.Errorf("read: %w", err))
 	case n == 0:
@@ -196,8 +232,7 @@ func (p *Pool) launch(limit int) {
 	for b != nil && b.inFlight < limit && len(b.waiting) > 0 {
 		spec := b.waiting[0]
 		b.waiting = b.waiting[1:]
-		p.serial++
-		if _, err := p.open(spec, p.serial); err != nil {
+		if err := p.open(spec); err != nil {
 			p.finish(err)
 			return
 		}
@@ -239,8 +274,15 @@ func (p *Pool) drop(c *Conn, why error) {
 
 func (p *Pool) close(c *Conn) {
 	c.state = closed
-	delete(p.conns, int32(c.fd))
-	unix.Close(c.fd) // also takes it out of the epoll set
+	p.forget(c.fd)
+	if c.polling != nil && c.polling.post >= 0 {
+		p.forget(c.polling.post)
+	}
+}
+
+func (p *Pool) forget(fd int) {
+	delete(p.conns, int32(fd))
+	unix.Close(fd) // also takes it out of the epoll set
 }
 
 func (p *Pool) closeAll() {
