@@ -105,7 +105,7 @@ func (e *Events) Publish(c *gin.Context) {
 	if result.Repeated {
 		c.Header("Idempotent-Replayed", "true")
 	}
-	text := appendResult(make([]byte, 0, 128), result)
+	text := appendResult(make([]byte, 0, 96), result)
 	if waited {
 		text = append(text, `,"delivered":`...)
 		text = strconv.AppendBool(text, delivered)
