@@ -397,11 +397,9 @@ func TestProtocolOfBounds(t *testing.T) {
 		"reason of a disconnect":  strconv.Itoa(maxReasonLen) + " bytes",
 		"page of presence":        strconv.Itoa(presence.ListLimit) + " users",
 		"page of jobs":            strconv.Itoa(delivery.MaxJobsLimit) + " jobs",
-		"data in a page of jobs":  config.Size(delivery.MaxJobsBytes).String(),
+		"data in a page of jobs":  strconv.Itoa(delivery.MaxJobsBytes>>10) + "KiB",
 		"get_jobs at once":        strconv.Itoa(asksBurst),
 		"get_jobs a second":       strconv.Itoa(asksRate),
-		"jobs kept for a user":    strconv.Itoa(delivery.Limits{}.WithDefaults().Jobs),
-		"bytes of a user's jobs":  config.Size(delivery.Limits{}.WithDefaults().JobsBytes).String(),
 		"ids of a presence query": strconv.Itoa(presence.QueryLimit),
 		"users of online_users":   strconv.Itoa(presence.SnapshotLimit),
 	}

@@ -172,7 +172,7 @@ describe("every client", () => {
         const { status, body } = await worker.call("POST", `/v1/users/${user}/disconnect`, { reason: "signed out everywhere" });
         assert.deepEqual([status, body], [200, { sockets: 1 }]);
         const { args } = await t.nth("unauthorized");
-        assert.equal(args[0].code, "token_revoked");
+        assert.equal(args[0].code, "disconnected");
         assert.match(args[0].message, /signed out everywhere/);
         assert.equal((await t.nth("disconnect")).args[0], "io server disconnect"); // which clients do not undo
       });
@@ -194,7 +194,7 @@ describe("a close in the middle of an upgrade", () => {
         await t.nth("disconnect");
         assert.deepEqual(
           t.events.filter(({ name }) => name === "unauthorized" || name === "disconnect").map(({ args }) => args[0].code ?? args[0]),
-          ["token_revoked", "io server disconnect"],
+          ["disconnected", "io server disconnect"],
           `round ${round}`,
         );
         t.close();
