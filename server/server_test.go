@@ -160,11 +160,11 @@ func TestADrainFlushes(t *testing.T) {
 	n := start(t, "--coalesce=1m")
 	alice := n.connect(t, "alice")
 	n.post(t, `{"userId":"alice","event":"job_progress","data":{"jobId":"j","progress":1}}`)
-	alice.expect(`42["job_progress",{"jobId":"j","progress":1},"`)
+	alice.expect(`42["job_progress",{"jobId":"j","progress":1}]`)
 	n.post(t, `{"userId":"alice","event":"job_progress","data":{"jobId":"j","progress":2}}`)
 
 	n.stop()
-	alice.expect(`42["job_progress",{"jobId":"j","progress":2},"`) // it was held back for a minute
+	alice.expect(`42["job_progress",{"jobId":"j","progress":2}]`) // it was held back for a minute
 	if _, _, err := alice.conn.Read(alice.ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway {
 		t.Errorf("the socket ended with %v, want close code 1001", err)
 	}
