@@ -89,26 +89,19 @@ func (r *receipts) saved(batch []Cursor, stored bool) {
 	}
 }
 
-func (s *Service) runReceipts() {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+func (s *Service) runReceipts(ctx context.Context) {
 	failing := false
 	for {
 		select {
 		case <-s.receipts.wake:
-		case <-s.quit:
+		case <-ctx.Done():
 			return
 		}
-		timer.Reset(s.cfg.WriteBehind)
-		select {
-		case <-timer.C:
-		case <-s.quit:
+		if !pause(ctx, s.cfg.WriteBehind) {
 			return // Close flushes
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-		err := s.flushReceipts(ctx)
-		cancel()
-		if err != nil && !failing {
+		err := s.inBackground(ctx, s.flushReceipts)
+		if err != nil && !failing && ctx.Err() == nil {
 			s.cfg.Logger.Warn("receipts could not be stored, will try again", "error", err)
 		}
 		if failing = err != nil; failing {
@@ -127,7 +120,6 @@ func (s *Service) flushReceipts(ctx context.Context) error {
 		err := s.store.Confirm(ctx, batch)
 		s.receipts.saved(batch, err == nil)
 		if err != nil {
-			s.stats.storeFailures.Add(1)
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -90,7 +91,7 @@ func (ts *throttles) expired(now time.Time, expired []*throttle) (_ []*throttle,
 // throttleSteps is how often within an interval the scheduler looks at most; an interval may last so much longer.
 const throttleSteps = 20
 
-func (s *Service) runThrottles() {
+func (s *Service) runThrottles(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var expired []*throttle
@@ -106,7 +107,7 @@ func (s *Service) runThrottles() {
 		select {
 		case <-timer.C:
 		case <-s.throttles.wake:
-		case <-s.quit:
+		case <-ctx.Done():
 			expired, _, _ = s.throttles.expired(time.Time{}, expired[:0])
 			s.expire(expired)
 			return
