@@ -100,13 +100,11 @@ func (s *Service) Leave(userID string) {
 	st := s.streams.of(userID)
 	st.shard.mu.Lock()
 	st.sockets--
-	unfollow := st.follows > st.sockets
-	if unfollow {
-		st.follows--
-	}
+	unfollows := max(0, st.follows-st.sockets) // more than one, when sockets have left while others were still on their way
+	st.follows -= unfollows
 	st.retire()
 	st.shard.mu.Unlock()
-	if unfollow {
+	for range unfollows {
 		s.store.Unfollow(userID)
 	}
 }

@@ -18,7 +18,7 @@ type stream struct {
 
 	// Guarded by shard.mu.
 	sockets int    // that were attached and have not left
-	follows int    // calls of Store.Follow to take back; at most sockets, but for those that are just leaving
+	follows int    // calls of Store.Follow to take back, by the sockets that leave last
 	tasks   []task // from first on
 	first   int
 	running bool
