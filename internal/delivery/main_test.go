@@ -217,15 +217,6 @@ func (k *sink) frames() []frame {
 	return slices.Clone(k.got)
 }
 
-// SkipTo is what JobsInOrder asks for.
-func (k *sink) SkipTo(upTo events.ID) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if upTo.Compare(k.upTo) > 0 {
-		k.upTo = upTo
-	}
-}
-
 // names is what frames say, in short.
 func names(frames []frame) string {
 	var b strings.Builder

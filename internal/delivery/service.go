@@ -13,9 +13,10 @@ import (
 
 // Emitter is the sockets of this process. Its methods must not block.
 type Emitter interface {
-	// Emit hands one packet to all sockets of a user, in the order of the calls, and returns to how many. Sockets that have
-	// seen newer than place leave it out. receipt asks the clients to confirm the message with that place as its id. The
-	// packet is the caller's again when Emit returns.
+	// Emit hands one packet to all sockets of a user, in the order of the calls, and returns to how many. The calls for one
+	// user come one at a time, not always with rising places: a socket leaves a packet out only by what its Live has said.
+	// receipt asks the clients to confirm the message with that place as its id. The packet is the caller's again when Emit
+	// returns.
 	Emit(userID string, packet []byte, place events.ID, receipt bool) (sockets int)
 	// Disconnect closes all sockets of a user and returns how many there were.
 	Disconnect(userID, reason string) (sockets int)

@@ -26,6 +26,7 @@ type stream struct {
 
 	// Whoever runs the stream owns what follows.
 	place     events.ID            // of the newest delivery that was emitted, or held back
+	shown     events.ID            // of the newest one about a job that was emitted
 	throttles map[string]*throttle // by job
 	waiting   []waiting            // for a place
 }
@@ -226,11 +227,11 @@ func (s *Service) emit(st *stream, d *Delivery) {
 		case t != nil:
 			delete(st.throttles, d.JobID)
 			if t.held != nil {
-				s.send(t.held)
+				s.send(st, t.held)
 			}
 		}
 	}
-	d.tell(s.send(d), false)
+	d.tell(s.send(st, d), false)
 	s.release(st)
 }
 
@@ -264,7 +265,10 @@ func (s *Service) at(st *stream, place events.ID, call func()) {
 }
 
 // send emits an event to the user's sockets. A message carries its id and asks for a receipt.
-func (s *Service) send(d *Delivery) (sockets int) {
+func (s *Service) send(st *stream, d *Delivery) (sockets int) {
+	if d.JobID != "" && d.Place.Compare(st.shown) > 0 {
+		st.shown = d.Place
+	}
 	var id events.ID
 	if d.Kind.Logged() {
 		id = d.Place

@@ -37,7 +37,7 @@ func (s *Service) onExpire(st *stream, t *throttle) {
 		d := t.held
 		t.held = nil
 		s.throttles.add(t, s.cfg.Now().Add(s.cfg.Coalesce))
-		s.send(d)
+		s.send(st, d)
 	}
 }
 
