@@ -13,8 +13,8 @@ func (s *Service) Idle() (left string) {
 		sh.mu.Unlock()
 	}
 	s.throttles.mu.Lock()
-	if n := len(s.throttles.queue) - s.throttles.first; n > 0 {
-		left += fmt.Sprintf("%d intervals; ", n)
+	if !s.throttles.queue.empty() {
+		left += "intervals; "
 	}
 	s.throttles.mu.Unlock()
 	s.receipts.mu.Lock()

@@ -17,10 +17,9 @@ type stream struct {
 	shard *streamShard
 
 	// Guarded by shard.mu.
-	sockets int    // that were attached and have not left
-	follows int    // calls of Store.Follow to take back, by the sockets that leave last
-	tasks   []task // from first on
-	first   int
+	sockets int // that were attached and have not left
+	follows int // calls of Store.Follow to take back, by the sockets that leave last
+	tasks   queue[task]
 	running bool
 	gone    bool // it is not in the shard any more
 
@@ -101,7 +100,7 @@ func (st *stream) add(t task) (run bool) {
 	if st.gone {
 		return false
 	}
-	st.tasks = append(st.tasks, t)
+	st.tasks.push(t)
 	run = !st.running
 	st.running = true
 	return run
@@ -111,20 +110,12 @@ func (st *stream) add(t task) (run bool) {
 func (st *stream) next() (t task, ok bool) {
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
-	if st.first == len(st.tasks) {
+	if st.tasks.empty() {
 		st.running = false
 		st.retire()
 		return task{}, false
 	}
-	t = st.tasks[st.first]
-	st.tasks[st.first] = task{}
-	if st.first++; st.first == len(st.tasks) {
-		if cap(st.tasks) > 16 { // idle streams are many
-			st.tasks = nil
-		}
-		st.tasks, st.first = st.tasks[:0], 0
-	}
-	return t, true
+	return st.tasks.pop(), true
 }
 
 // retire forgets a stream that is not needed. The shard's lock is held.
