@@ -21,18 +21,27 @@ func (w *world) ask(ctx context.Context, k *sink, limit int) (page delivery.Jobs
 	w.JobsInOrder(ctx, q, func(p delivery.JobsPage, e error) {
 		answers++
 		page, err = p, e
-		var jobs []string
-		for _, j := range p.Jobs {
-			jobs = append(jobs, fmt.Sprintf("%s:%s", j.JobID, j.State))
-		}
-		k.mu.Lock()
-		k.got = append(k.got, frame{name: "answer", data: "(" + strings.Join(jobs, ",") + ")"})
-		k.mu.Unlock()
+		k.answer(p)
 	})
 	if answers != 1 {
 		w.Errorf("%d answers", answers)
 	}
 	return page, err
+}
+
+// answer queues the answer to a question.
+func (k *sink) answer(page delivery.JobsPage) {
+	var jobs []string
+	for _, j := range page.Jobs {
+		jobs = append(jobs, fmt.Sprintf("%s:%s", j.JobID, j.State))
+	}
+	f := frame{name: "answer", data: "(" + strings.Join(jobs, ",") + ")", page: &page}
+	k.mu.Lock()
+	k.take(f)
+	k.mu.Unlock()
+	if k.onFrame != nil {
+		k.onFrame(f)
+	}
 }
 
 // lateJobs lets answers of Jobs be on their way for a while.

@@ -29,6 +29,7 @@ type frame struct {
 	place      events.ID // as emitted; a replay does not tell that of state
 	receipt    bool
 	at         time.Time
+	page       *delivery.JobsPage // the answer to a question for jobs: a frame of its own in the order of what a socket gets
 }
 
 func parseFrame(packet []byte, place events.ID, receipt bool) frame {
@@ -103,8 +104,9 @@ type sink struct {
 	hub          *hub
 	user, offset string
 	has          bool
-	onFrame      func(f frame)                     // called without lock, for what reaches the client
-	onLive       func(upTo events.ID, got []frame) // called when the replay is over
+	onFrame      func(f frame)        // called without lock, for what is sent to the client, in order
+	onLive       func(upTo events.ID) // called when the replay is over
+	onSkip       func(f frame)        // called for what is left out since the replay has shown it
 
 	mu     sync.Mutex
 	joined bool
@@ -169,29 +171,31 @@ func (k *sink) take(f frame) {
 // room is told of what is emitted to the user.
 func (k *sink) room(f frame) {
 	k.mu.Lock()
+	then := k.onFrame
 	switch {
-	case k.gone || k.live && f.place.Compare(k.upTo) <= 0:
-		k.mu.Unlock()
-		return
+	case k.gone:
+		then = nil
 	case !k.live:
 		k.held = append(k.held, f)
-		k.mu.Unlock()
-		return
+		then = nil
+	case f.place.Compare(k.upTo) <= 0:
+		then = k.onSkip
+	default:
+		k.take(f)
 	}
-	k.take(f)
 	k.mu.Unlock()
-	if k.onFrame != nil {
-		k.onFrame(f)
+	if then != nil {
+		then(f)
 	}
 }
 
 func (k *sink) Live(upTo events.ID) {
 	k.mu.Lock()
-	held, got := k.held, slices.Clone(k.got)
+	held := k.held
 	k.live, k.upTo, k.held = true, upTo, nil
 	k.mu.Unlock()
 	if k.onLive != nil {
-		k.onLive(upTo, got)
+		k.onLive(upTo)
 	}
 	for _, f := range held {
 		k.room(f)
