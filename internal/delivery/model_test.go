@@ -502,6 +502,7 @@ func (m *model) checkWait(ev events.Event, res delivery.Result, delivered, waite
 type page struct {
 	user   string
 	offset string // the client's; "" when it has none
+	again  bool   // it was connected before: it may have missed something though it has no offset, and its pid tells
 	bars   map[string]bar
 }
 
@@ -568,7 +569,7 @@ func (m *model) browse(user string, rnd *rand.Rand) {
 			p = &page{user: p.user, bars: make(map[string]bar)}
 		case 2: // the page signs in as the other user; its client does not know
 			i := slices.Index(modelUsers, p.user)
-			p = &page{user: modelUsers[1-i], offset: p.offset, bars: make(map[string]bar)}
+			p = &page{user: modelUsers[1-i], offset: p.offset, again: p.again, bars: make(map[string]bar)}
 		}
 	}
 }
@@ -585,7 +586,7 @@ func (m *model) bye(c *conn) {
 func (m *model) connect(n *node, p *page) *conn {
 	defer m.stuck("a connect")()
 	c := &conn{m: m, node: n, page: p, messages: make(map[events.ID]bool), shown: make(map[string]shown)}
-	c.sink = &sink{hub: n.hub, user: p.user, offset: p.offset, has: p.offset != ""}
+	c.sink = &sink{hub: n.hub, user: p.user, offset: p.offset, has: p.offset != "" || p.again}
 	c.onFrame, c.onSkip, c.onLive = c.checkFrame, c.checkSkipped, c.checkReplay
 	m.mu.Lock()
 	n.conns[c] = true
@@ -600,9 +601,10 @@ func (m *model) connect(n *node, p *page) *conn {
 	if err == nil {
 		c.confirmed = m.confirmed(p.user)
 		c.recovered = replay.Recovered
-		if still, _ := m.has(p.user, p.offset); known == still && c.recovered != (known || p.offset == "") {
+		if still, _ := m.has(p.user, p.offset); known == still && c.recovered != (known || !c.has) {
 			m.Errorf("recovered is %v of offset %q, which %s has: %v", c.recovered, p.offset, p.user, known)
 		}
+		p.again = true
 		if !c.recovered {
 			p.bars = make(map[string]bar)
 		}

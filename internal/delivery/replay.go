@@ -11,7 +11,8 @@ import (
 // Sink is one connected socket.
 type Sink interface {
 	UserID() string
-	// Offset is what the client sent as its recovery offset.
+	// Offset is what the client sent as its recovery offset. A client that was connected before and sends none has an empty one:
+	// it has seen no message so far, but jobs perhaps, of which it may have missed the end.
 	Offset() (offset string, has bool)
 	// Join puts the socket into its user's room. What is emitted there is held back for it until Live.
 	Join()
