@@ -15,65 +15,73 @@ const stallBatch = 128
 
 // runWatchdog asks the store at a fixed pace to stall the jobs whose deadline has passed, those first whose deadline passed
 // while no process watched.
-func (s *Service) runWatchdog() {
+func (s *Service) runWatchdog(ctx context.Context) {
 	failing := false
-	s.every(s.cfg.StallEvery, func(ctx context.Context) error {
-		stalled := stallBatch
+	for pause(ctx, s.cfg.StallEvery) {
 		var err error
-		for stalled == stallBatch && err == nil {
-			stalled, err = s.store.Stall(ctx, stallBatch)
+		for stalled := stallBatch; stalled == stallBatch && err == nil; {
+			err = s.inBackground(ctx, func(ctx context.Context) (err error) {
+				stalled, err = s.store.Stall(ctx, stallBatch)
+				return err
+			})
 			s.stats.stalled.Add(uint64(stalled))
 		}
-		if err != nil && !failing {
+		if err != nil && !failing && ctx.Err() == nil {
 			s.cfg.Logger.Warn("stalled jobs could not be looked for, will try again", "error", err)
 		}
 		failing = err != nil
-		return err
-	})
+	}
 }
 
 // runSweeper asks the store at a fixed pace to remove what is too old, with a breath between its steps, and logs what was lost.
-func (s *Service) runSweeper() {
+func (s *Service) runSweeper(ctx context.Context) {
 	defer s.losses.log(s.cfg.Logger)
-	s.every(s.cfg.SweepEvery, func(ctx context.Context) error {
-		defer s.losses.log(s.cfg.Logger)
-		for {
-			swept, err := s.store.Sweep(ctx)
-			for user, d := range swept.Dropped {
-				s.dropped(user, d)
-			}
-			if err != nil {
-				s.cfg.Logger.Warn("old events could not be swept, will try again", "error", err)
-				return err
-			}
-			if !swept.More || !s.pause(sweepPause) {
-				return nil
-			}
+	for pause(ctx, s.cfg.SweepEvery) {
+		for more := true; more; {
+			more = s.sweep(ctx) && pause(ctx, sweepPause)
 		}
-	})
+		s.losses.log(s.cfg.Logger)
+	}
 }
 
 const sweepPause = 10 * time.Millisecond
 
-// every calls step at a fixed pace until the service closes.
-func (s *Service) every(pace time.Duration, step func(context.Context) error) {
-	for s.pause(pace) {
-		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-		if step(ctx) != nil {
-			s.stats.storeFailures.Add(1)
+// sweep is one step of a sweep. It reports whether there is more to do now.
+func (s *Service) sweep(ctx context.Context) (more bool) {
+	err := s.inBackground(ctx, func(ctx context.Context) error {
+		swept, err := s.store.Sweep(ctx)
+		for user, d := range swept.Dropped {
+			s.dropped(user, d)
 		}
-		cancel()
+		more = swept.More && err == nil
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Logger.Warn("old events could not be swept, will try again", "error", err)
 	}
+	return more
 }
 
-// pause waits; false when the service closes meanwhile.
-func (s *Service) pause(d time.Duration) bool {
+// inBackground makes one call to the store for which no caller waits. It ends with ctx, the loop's, so that a store that hangs
+// does not hold up Close.
+func (s *Service) inBackground(ctx context.Context, call func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := call(bounded)
+	if err != nil && ctx.Err() == nil {
+		s.stats.storeFailures.Add(1)
+	}
+	return err
+}
+
+// pause waits; false when ctx ends meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-s.quit:
+	case <-ctx.Done():
 		return false
 	}
 }

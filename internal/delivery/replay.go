@@ -11,17 +11,16 @@ import (
 // Sink is one connected socket.
 type Sink interface {
 	UserID() string
-	// Offset is what the client sent as its recovery offset.
+	// Offset is what the client sent as its recovery offset. A client that was connected before and sends none has an empty one:
+	// it has seen no message so far, but jobs perhaps, of which it may have missed the end.
 	Offset() (offset string, has bool)
 	// Join puts the socket into its user's room. What is emitted there is held back for it until Live.
 	Join()
 	// Emit queues one packet for this socket alone, past what is held back; false when it is closed. A message has an id, and
 	// asks for a receipt; the id is zero otherwise.
 	Emit(packet []byte, id events.ID) bool
-	// Live sends what was held back, without what has a place up to upTo, and ends the hold.
+	// Live sends what was held back, and ends the hold. What has a place up to upTo is left out, now and later.
 	Live(upTo events.ID)
-	// SkipTo leaves out what the room gets from now on with a place up to upTo.
-	SkipTo(upTo events.ID)
 	// Buffered is the number of bytes that wait to be written.
 	Buffered() int
 }
@@ -100,13 +99,11 @@ func (s *Service) Leave(userID string) {
 	st := s.streams.of(userID)
 	st.shard.mu.Lock()
 	st.sockets--
-	unfollow := st.follows > st.sockets
-	if unfollow {
-		st.follows--
-	}
+	unfollows := max(0, st.follows-st.sockets) // more than one, when sockets have left while others were still on their way
+	st.follows -= unfollows
 	st.retire()
 	st.shard.mu.Unlock()
-	if unfollow {
+	for range unfollows {
 		s.store.Unfollow(userID)
 	}
 }
@@ -202,31 +199,49 @@ func (r *Replay) writable(ctx context.Context) error {
 }
 
 // JobsInOrder answers a live socket's question for its user's jobs at its place in what the socket sees: after everything up
-// to the place at which the jobs were read, and with nothing older to follow. answer is called once, before JobsInOrder
-// returns.
-func (s *Service) JobsInOrder(ctx context.Context, sink Sink, q JobsQuery, answer func(JobsPage, error)) {
-	page, err := s.Jobs(ctx, q)
-	if err != nil {
-		answer(JobsPage{}, err)
-		return
-	}
-	st := s.streams.of(sink.UserID())
-	if st == nil {
-		answer(JobsPage{}, ErrSinkClosed)
-		return
-	}
-	var once sync.Once
-	answered := make(chan struct{})
-	s.at(st, page.Place, func() {
-		once.Do(func() {
-			sink.SkipTo(page.Place)
-			answer(page, nil)
-			close(answered)
+// to the place at which the jobs were read, and before anything about a job that is newer. Nothing older follows: of each job
+// the stream holds back its latest progress at most, which the answer may show already. answer is called once, before
+// JobsInOrder returns.
+func (s *Service) JobsInOrder(ctx context.Context, q JobsQuery, answer func(JobsPage, error)) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for {
+		page, err := s.Jobs(ctx, q)
+		if err != nil {
+			answer(JobsPage{}, unavailable(err))
+			return
+		}
+		st := s.streams.of(q.UserID)
+		if st == nil {
+			answer(JobsPage{}, ErrSinkClosed)
+			return
+		}
+		var once sync.Once
+		answered := make(chan bool, 1)
+		s.at(st, page.Place, func() {
+			once.Do(func() {
+				// When newer was shown while the answer was on its way, it is read again. Emissions of a user's jobs are
+				// throttled, so that a moment without one comes soon.
+				fresh := st.shown.Compare(page.Place) <= 0
+				if fresh {
+					answer(page, nil)
+				}
+				answered <- fresh
+			})
 		})
-	})
-	select {
-	case <-answered:
-	case <-ctx.Done():
-		once.Do(func() { answer(JobsPage{}, ctx.Err()) })
+		select {
+		case done := <-answered:
+			if done {
+				return
+			}
+		case <-ctx.Done():
+			once.Do(func() {
+				answer(JobsPage{}, unavailable(ctx.Err()))
+				answered <- true
+			})
+			if <-answered {
+				return
+			}
+		}
 	}
 }

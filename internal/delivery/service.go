@@ -13,9 +13,10 @@ import (
 
 // Emitter is the sockets of this process. Its methods must not block.
 type Emitter interface {
-	// Emit hands one packet to all sockets of a user, in the order of the calls, and returns to how many. Sockets that have
-	// seen newer than place leave it out. receipt asks the clients to confirm the message with that place as its id. The
-	// packet is the caller's again when Emit returns.
+	// Emit hands one packet to all sockets of a user, in the order of the calls, and returns to how many. The calls for one
+	// user come one at a time, not always with rising places: a socket leaves a packet out only by what its Live has said.
+	// receipt asks the clients to confirm the message with that place as its id. The packet is the caller's again when Emit
+	// returns.
 	Emit(userID string, packet []byte, place events.ID, receipt bool) (sockets int)
 	// Disconnect closes all sockets of a user and returns how many there were.
 	Disconnect(userID, reason string) (sockets int)
@@ -87,12 +88,12 @@ type Service struct {
 	reads     chan struct{} // one token a read from the store
 
 	// entry is held for reading while a call enters; closed is guarded by it.
-	entry  sync.RWMutex
-	closed bool
-	calls  sync.WaitGroup // calls in progress, and what they started
-	loops  sync.WaitGroup // the background loops
-	// closing is closed when Close begins: what only waits gives up. quit is closed when the last call has ended.
-	closing, quit chan struct{}
+	entry   sync.RWMutex
+	closed  bool
+	calls   sync.WaitGroup // calls in progress, and what they started
+	loops   sync.WaitGroup // the background loops
+	closing chan struct{}  // closed when Close begins: what only waits gives up
+	stop    func()         // ends the loops, once the last call has ended
 }
 
 // New starts a service and subscribes it to the store.
@@ -102,7 +103,6 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 		store:   store,
 		emitter: emitter,
 		closing: make(chan struct{}),
-		quit:    make(chan struct{}),
 	}
 	s.streams.init()
 	s.throttles.init()
@@ -110,10 +110,11 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 	s.packets.New = func() any { return new([]byte) }
 	s.reads = make(chan struct{}, s.cfg.Reads)
 	s.unsubscribe = store.Subscribe((*feed)(s))
-	s.loops.Go(s.runThrottles)
-	s.loops.Go(s.runReceipts)
-	s.loops.Go(s.runWatchdog)
-	s.loops.Go(s.runSweeper)
+	loops, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	for _, run := range []func(context.Context){s.runThrottles, s.runReceipts, s.runWatchdog, s.runSweeper} {
+		s.loops.Go(func() { run(loops) })
+	}
 	return s
 }
 
@@ -315,7 +316,7 @@ func (s *Service) Close(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() { // ends with the last call; a store that hangs holds it
 		s.calls.Wait()
-		close(s.quit)
+		s.stop()
 		s.loops.Wait()
 		err := s.flushReceipts(ctx)
 		s.unsubscribe()

@@ -17,15 +17,15 @@ type stream struct {
 	shard *streamShard
 
 	// Guarded by shard.mu.
-	sockets int    // that were attached and have not left
-	follows int    // calls of Store.Follow to take back; at most sockets, but for those that are just leaving
-	tasks   []task // from first on
-	first   int
+	sockets int // that were attached and have not left
+	follows int // calls of Store.Follow to take back, by the sockets that leave last
+	tasks   queue[task]
 	running bool
 	gone    bool // it is not in the shard any more
 
 	// Whoever runs the stream owns what follows.
 	place     events.ID            // of the newest delivery that was emitted, or held back
+	shown     events.ID            // of the newest one about a job that was emitted
 	throttles map[string]*throttle // by job
 	waiting   []waiting            // for a place
 }
@@ -100,7 +100,7 @@ func (st *stream) add(t task) (run bool) {
 	if st.gone {
 		return false
 	}
-	st.tasks = append(st.tasks, t)
+	st.tasks.push(t)
 	run = !st.running
 	st.running = true
 	return run
@@ -110,20 +110,12 @@ func (st *stream) add(t task) (run bool) {
 func (st *stream) next() (t task, ok bool) {
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
-	if st.first == len(st.tasks) {
+	if st.tasks.empty() {
 		st.running = false
 		st.retire()
 		return task{}, false
 	}
-	t = st.tasks[st.first]
-	st.tasks[st.first] = task{}
-	if st.first++; st.first == len(st.tasks) {
-		if cap(st.tasks) > 16 { // idle streams are many
-			st.tasks = nil
-		}
-		st.tasks, st.first = st.tasks[:0], 0
-	}
-	return t, true
+	return st.tasks.pop(), true
 }
 
 // retire forgets a stream that is not needed. The shard's lock is held.
@@ -226,11 +218,11 @@ func (s *Service) emit(st *stream, d *Delivery) {
 		case t != nil:
 			delete(st.throttles, d.JobID)
 			if t.held != nil {
-				s.send(t.held)
+				s.send(st, t.held)
 			}
 		}
 	}
-	d.tell(s.send(d), false)
+	d.tell(s.send(st, d), false)
 	s.release(st)
 }
 
@@ -264,7 +256,10 @@ func (s *Service) at(st *stream, place events.ID, call func()) {
 }
 
 // send emits an event to the user's sockets. A message carries its id and asks for a receipt.
-func (s *Service) send(d *Delivery) (sockets int) {
+func (s *Service) send(st *stream, d *Delivery) (sockets int) {
+	if d.JobID != "" && d.Place.Compare(st.shown) > 0 {
+		st.shown = d.Place
+	}
 	var id events.ID
 	if d.Kind.Logged() {
 		id = d.Place

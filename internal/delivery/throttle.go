@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -36,15 +37,14 @@ func (s *Service) onExpire(st *stream, t *throttle) {
 		d := t.held
 		t.held = nil
 		s.throttles.add(t, s.cfg.Now().Add(s.cfg.Coalesce))
-		s.send(d)
+		s.send(st, d)
 	}
 }
 
 // throttles knows when intervals end. They all have the same length, so they end in the order in which they began.
 type throttles struct {
 	mu    sync.Mutex
-	queue []expiry // from first on, in the order of at
-	first int
+	queue queue[expiry] // in the order of at
 	wake  chan struct{} // told when the queue is no longer empty
 }
 
@@ -57,13 +57,8 @@ func (ts *throttles) init() { ts.wake = make(chan struct{}, 1) }
 
 func (ts *throttles) add(t *throttle, at time.Time) {
 	ts.mu.Lock()
-	empty := ts.first == len(ts.queue)
-	if len(ts.queue) == cap(ts.queue) && ts.first > len(ts.queue)/2 {
-		n := copy(ts.queue, ts.queue[ts.first:])
-		clear(ts.queue[n:])
-		ts.queue, ts.first = ts.queue[:n], 0
-	}
-	ts.queue = append(ts.queue, expiry{t, at})
+	empty := ts.queue.empty()
+	ts.queue.push(expiry{t, at})
 	ts.mu.Unlock()
 	if empty {
 		notify(ts.wake)
@@ -75,22 +70,19 @@ func (ts *throttles) add(t *throttle, at time.Time) {
 func (ts *throttles) expired(now time.Time, expired []*throttle) (_ []*throttle, wait time.Duration, ok bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for ; ts.first < len(ts.queue); ts.first++ {
-		e := &ts.queue[ts.first]
-		if wait = e.at.Sub(now); wait > 0 && !now.IsZero() {
+	for !ts.queue.empty() {
+		if wait = ts.queue.front().at.Sub(now); wait > 0 && !now.IsZero() {
 			return expired, wait, true
 		}
-		expired = append(expired, e.throttle)
-		*e = expiry{}
+		expired = append(expired, ts.queue.pop().throttle)
 	}
-	ts.queue, ts.first = nil, 0
 	return expired, 0, false
 }
 
 // throttleSteps is how often within an interval the scheduler looks at most; an interval may last so much longer.
 const throttleSteps = 20
 
-func (s *Service) runThrottles() {
+func (s *Service) runThrottles(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var expired []*throttle
@@ -106,7 +98,7 @@ func (s *Service) runThrottles() {
 		select {
 		case <-timer.C:
 		case <-s.throttles.wake:
-		case <-s.quit:
+		case <-ctx.Done():
 			expired, _, _ = s.throttles.expired(time.Time{}, expired[:0])
 			s.expire(expired)
 			return

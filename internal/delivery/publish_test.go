@@ -1,0 +1,638 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
+)
+
+// code is the code of an error for workers.
+func code(err error) string {
+	if coded := new(events.Error); errors.As(err, &coded) {
+		return coded.Code
+	}
+	return ""
+}
+
+func TestAnswers(t *testing.T) {
+	w := begin(t, delivery.Config{Coalesce: time.Hour})
+	var sockets []*sink
+	for _, step := range []struct {
+		name    string
+		sockets int // of the user, from here on
+		ev      events.Event
+		want    delivery.Result // without ID
+	}{
+		{"no socket", 0, note(`1`), delivery.Result{Status: delivery.StatusStored}},
+		{"progress, no socket", 0, progress("1", `1`), delivery.Result{Status: delivery.StatusStored}},
+		{"keyed, no socket", 0, keyed("k", note(`2`)), delivery.Result{Status: delivery.StatusStored}},
+		{"three sockets", 3, note(`3`), delivery.Result{Status: delivery.StatusSent, Sockets: 3}},
+		{"a repeat is counted anew", 3, keyed("k", note(`2`)), delivery.Result{Status: delivery.StatusSent, Sockets: 3, Repeated: true}},
+		{"progress", 2, progress("1", `2`), delivery.Result{Status: delivery.StatusSent, Sockets: 2}},
+		{"held back", 2, keyed("p", progress("1", `3`)), delivery.Result{Status: delivery.StatusCoalesced}},
+		{"an end", 1, attempt(5, completed("1", `4`)), delivery.Result{Status: delivery.StatusSent, Sockets: 1}},
+		{"finished", 1, keyed("f", progress("1", `5`)), delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonJobFinished}},
+		{"superseded", 1, attempt(4, completed("1", `6`)), delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonAttemptSuperseded}},
+		{"a repeat of what was ignored", 1, keyed("f", progress("1", `5`)), delivery.Result{Status: delivery.StatusIgnored, Reason: delivery.ReasonJobFinished, Repeated: true}},
+		{"a repeat of what was held back", 1, keyed("p", progress("1", `3`)), delivery.Result{Status: delivery.StatusSent, Sockets: 1, Repeated: true}},
+		{"a repeat, no socket", 0, keyed("k", note(`2`)), delivery.Result{Status: delivery.StatusStored, Repeated: true}},
+	} {
+		for len(sockets) < step.sockets {
+			k := w.socket("ann")
+			w.connect(k)
+			sockets = append(sockets, k)
+		}
+		for len(sockets) > step.sockets {
+			w.bye(sockets[0])
+			sockets = sockets[1:]
+		}
+		got := w.publish(step.ev)
+		if got.ID.IsZero() != (step.want.Status == delivery.StatusIgnored) {
+			t.Errorf("%s: id %s", step.name, got.ID)
+		}
+		got.ID = events.ID{}
+		if got != step.want {
+			t.Errorf("%s: %+v, want %+v", step.name, got, step.want)
+		}
+	}
+	if st := w.Stats(); st.Published != 7 || st.Ignored != 2 || st.Repeated != 4 || st.Coalesced != 1 {
+		t.Errorf("stats %+v", st)
+	}
+	w.end()
+}
+
+func TestARepeatHasTheIDOfTheFirstAndEmitsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{})
+		k := w.socket("ann")
+		w.connect(k)
+		w.ref.sync = func() time.Duration { return 10 * time.Millisecond }
+		ev := keyed("k", note(`1`))
+		var calls sync.WaitGroup
+		results := make([]delivery.Result, 8)
+		for i := range results { // some while the first is at the store
+			calls.Go(func() { results[i] = w.publish(ev) })
+		}
+		calls.Wait()
+		time.Sleep(time.Hour)
+		results = append(results, w.publish(ev))
+		repeats := 0
+		for _, r := range results {
+			if r.ID != results[0].ID || r.Status != delivery.StatusSent || r.Sockets != 1 {
+				t.Errorf("%+v", r)
+			}
+			if r.Repeated {
+				repeats++
+			}
+		}
+		if got := names(k.frames()); repeats != len(results)-1 || got != "note1" {
+			t.Errorf("%d repeats, the socket got %s", repeats, got)
+		}
+		w.bye(k)
+		w.end()
+	})
+}
+
+func TestAKeyBelongsToOneBody(t *testing.T) {
+	w := begin(t, delivery.Config{})
+	first := keyed("k", attempt(1, progress("1", `1`)))
+	w.publish(first)
+	change := func(f func(*events.Event)) events.Event {
+		ev := first
+		f(&ev)
+		return ev
+	}
+	for name, ev := range map[string]events.Event{
+		"other name":    change(func(ev *events.Event) { ev.Name = "clip" }),
+		"other kind":    change(func(ev *events.Event) { ev.Kind = events.Failed }),
+		"other data":    change(func(ev *events.Event) { ev.Data = []byte(`2`) }),
+		"other job":     change(func(ev *events.Event) { ev.JobID = "2" }),
+		"other attempt": change(func(ev *events.Event) { ev.Attempt = 2 }),
+		"no attempt":    change(func(ev *events.Event) { ev.Attempt, ev.HasAttempt = 0, false }),
+		"a watch":       change(func(ev *events.Event) { ev.StaleAfter = time.Second }),
+	} {
+		if _, err := w.Publish(context.Background(), ev); code(err) != delivery.CodeKeyReused {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if res := w.publish(first); !res.Repeated {
+		t.Errorf("the same body: %+v", res)
+	}
+	other := first
+	other.UserID = "bob"
+	if res := w.publish(other); res.Repeated {
+		t.Errorf("another user: %+v", res)
+	}
+	w.end()
+}
+
+// What concurrent publishers of a user send goes out in the order of places, once each, however long the store takes; and
+// progress waits behind a message that is not safe yet.
+func TestOrderUnderConcurrentPublishers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref := newReference()
+		ref.sync = func() time.Duration { return time.Duration(rand.IntN(5000)) * time.Microsecond }
+		calls := 0
+		var mu sync.Mutex
+		ref.on = func(_ context.Context, op, _ string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "publish" {
+				if calls++; calls%17 == 0 {
+					return errors.New("hiccup")
+				}
+			}
+			return nil
+		}
+		w := beginOn(t, delivery.Config{Coalesce: 20 * time.Millisecond}, ref)
+		w.hub.onEmit = func(string, frame) { time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond) }
+		users := []string{"ann", "bob", "cia"}
+		sockets := map[string]*sink{}
+		answered := map[string]map[events.ID]string{}
+		for _, u := range users {
+			sockets[u] = w.socket(u)
+			w.connect(sockets[u])
+			answered[u] = map[events.ID]string{}
+		}
+		var workers sync.WaitGroup
+		for worker := range 24 {
+			workers.Go(func() {
+				for i := range 30 {
+					user := users[rand.IntN(len(users))]
+					job := fmt.Sprint(worker, "-", i/10)
+					data := fmt.Sprintf(`{"job":%q,"n":%d}`, job, i)
+					evs := []events.Event{event(user, events.JobProgress, job, data)}
+					switch i % 4 {
+					case 0:
+						evs = append(evs, event(user, "note", "", data), event(users[rand.IntN(3)], "note", "", data))
+					case 1:
+						evs[0] = event(user, "note", "", data)
+					case 2:
+						evs[0] = event(user, events.JobCompleted, job, data)
+					}
+					answers, err := w.PublishBatch(t.Context(), evs)
+					if err != nil {
+						continue
+					}
+					mu.Lock()
+					for j, a := range answers {
+						if a.Err == nil && evs[j].Kind.Logged() {
+							answered[evs[j].UserID][a.ID] = data
+						}
+					}
+					mu.Unlock()
+					time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+				}
+			})
+		}
+		workers.Wait()
+		time.Sleep(time.Second)
+		for _, u := range users {
+			var at events.ID
+			for _, f := range sockets[u].frames() {
+				if !f.receipt {
+					continue
+				}
+				if f.id.Compare(at) <= 0 {
+					t.Errorf("%s came after %s", f.id, at)
+				}
+				at = f.id
+				if answered[u][f.id] == f.data {
+					delete(answered[u], f.id)
+				}
+			}
+			if len(answered[u]) > 0 {
+				t.Errorf("%s: answered, but not emitted: %v", u, answered[u])
+			}
+			w.bye(sockets[u])
+		}
+		w.idle()
+		w.end()
+	})
+}
+
+func TestAPostIsAnsweredWhenItsEventIsEmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{})
+		k := w.socket("ann")
+		w.connect(k)
+		w.hub.onEmit = func(string, frame) { time.Sleep(time.Millisecond) }
+		var posts sync.WaitGroup
+		for i := range 100 {
+			posts.Go(func() {
+				res := w.publish(note(fmt.Sprint(i)))
+				if !slices.ContainsFunc(k.frames(), func(f frame) bool { return f.id == res.ID }) {
+					t.Errorf("%s was answered before it was emitted", res.ID)
+				}
+			})
+		}
+		posts.Wait()
+		w.bye(k)
+		w.end()
+	})
+}
+
+func TestAFailingStoreFailsThePost(t *testing.T) {
+	cause := errors.New("disk on fire")
+	full := &events.Error{Code: delivery.CodeStoreFull, Detail: "full"}
+	for _, c := range []struct {
+		name, code string
+		err        error
+	}{
+		{"a failure", delivery.CodeStoreUnavailable, cause},
+		{"no room", delivery.CodeStoreFull, full},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ref := newReference()
+			ref.on = func(context.Context, string, string) error { return c.err }
+			w := beginOn(t, delivery.Config{}, ref)
+			if _, err := w.Publish(context.Background(), note(`1`)); code(err) != c.code || !errors.Is(err, c.err) {
+				t.Errorf("publish: %v", err)
+			}
+			if _, err := w.PublishBatch(context.Background(), []events.Event{note(`1`), event("bob", "note", "", `1`)}); code(err) != c.code {
+				t.Errorf("batch: %v", err)
+			}
+			if _, err := w.Jobs(context.Background(), delivery.JobsQuery{UserID: "ann", Limit: 1}); code(err) != c.code {
+				t.Errorf("jobs: %v", err)
+			}
+			if _, err := w.Disconnect(context.Background(), "ann", "why"); code(err) != c.code {
+				t.Errorf("disconnect: %v", err)
+			}
+			if n := w.Stats().StoreFailures; n < 5 {
+				t.Errorf("%d failures counted", n)
+			}
+			w.end()
+		})
+	}
+}
+
+func TestBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref := newReference()
+		var atOnce, most int
+		ref.on = func(_ context.Context, op, user string) error {
+			if op != "publish" {
+				return nil
+			}
+			ref.mu.Lock()
+			atOnce++
+			most = max(most, atOnce)
+			ref.mu.Unlock()
+			time.Sleep(time.Second)
+			ref.mu.Lock()
+			atOnce--
+			ref.mu.Unlock()
+			if user == "user3" {
+				return errors.New("no")
+			}
+			return nil
+		}
+		w := beginOn(t, delivery.Config{}, ref)
+		k := w.socket("user5")
+		w.connect(k)
+		const users = 100
+		var evs []events.Event
+		for i := range 5 * users {
+			evs = append(evs, event(fmt.Sprint("user", i%users), "note", "", fmt.Sprint(i)))
+		}
+		evs[7] = keyed("k", evs[7])
+		evs[users+7] = keyed("k", evs[users+7]) // another body
+		start := time.Now()
+		answers, err := w.PublishBatch(t.Context(), evs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, a := range answers {
+			switch {
+			case i%users == 3:
+				if code(a.Err) != delivery.CodeStoreUnavailable {
+					t.Errorf("item %d of the user that fails: %+v", i, a)
+				}
+			case i == users+7:
+				if code(a.Err) != delivery.CodeKeyReused {
+					t.Errorf("item %d with a used key: %+v", i, a)
+				}
+			case a.Err != nil || a.ID.IsZero() || (a.Status == delivery.StatusSent) != (i%users == 5):
+				t.Errorf("item %d: %+v", i, a)
+			case i >= users && answers[i-users].Err == nil && a.ID.Compare(answers[i-users].ID) <= 0:
+				t.Errorf("item %d has place %s, the one before it %s", i, a.ID, answers[i-users].ID)
+			}
+		}
+		if got := names(k.frames()); got != "note5 note105 note205 note305 note405" {
+			t.Errorf("the socket got %s", got)
+		}
+		if took := time.Since(start); took != 2*time.Second || most >= users {
+			t.Errorf("%d users at once, in %s", most, took)
+		}
+		if _, err := w.PublishBatch(t.Context(), []events.Event{evs[3], evs[103]}); code(err) != delivery.CodeStoreUnavailable {
+			t.Errorf("none could be stored: %v", err)
+		}
+		if answers, err := w.PublishBatch(t.Context(), nil); err != nil || len(answers) != 0 {
+			t.Errorf("empty: %v, %v", answers, err)
+		}
+		w.bye(k)
+		w.end()
+	})
+}
+
+func TestContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{})
+		k := w.socket("ann")
+		w.connect(k)
+		done, cancel := context.WithCancel(context.Background())
+		cancel()
+		if _, err := w.Publish(done, note(`1`)); !errors.Is(err, context.Canceled) {
+			t.Errorf("done before: %v", err)
+		}
+		if _, err := w.PublishBatch(done, []events.Event{note(`1`)}); !errors.Is(err, context.Canceled) {
+			t.Errorf("a batch, done before: %v", err)
+		}
+		if n := len(k.frames()); n != 0 {
+			t.Errorf("%d events", n)
+		}
+		w.ref.sync = func() time.Duration { return time.Second }
+		short, cancel := context.WithTimeout(context.Background(), interval)
+		defer cancel()
+		if res, err := w.Publish(short, note(`2`)); err != nil || res.Status != delivery.StatusSent {
+			t.Errorf("done after the decision: %+v, %v", res, err)
+		}
+		w.bye(k)
+		w.end()
+	})
+}
+
+func TestDisconnect(t *testing.T) {
+	w := begin(t, delivery.Config{})
+	a, b := w.socket("ann"), w.socket("ann")
+	w.connect(a)
+	w.connect(b)
+	n, err := w.Disconnect(context.Background(), "ann", "signed out")
+	if err != nil || n != 2 || !slices.Equal(w.hub.closed, []string{"ann: signed out"}) {
+		t.Errorf("%d, %v, closed %v", n, err, w.hub.closed)
+	}
+	w.bye(a)
+	w.bye(b)
+	w.idle()
+	w.end()
+}
+
+func TestWaitForDelivery(t *testing.T) {
+	const limit = 5 * time.Second
+	type outcome struct {
+		status            delivery.Status
+		delivered, waited bool
+		took              time.Duration
+	}
+	for _, c := range []struct {
+		name   string
+		before func(w *world, k *sink) // before the call
+		during func(w *world, k *sink) // a second later
+		ev     events.Event
+		want   outcome
+	}{
+		{name: "never confirmed", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, limit}},
+		{
+			name: "confirmed", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, time.Second},
+			during: func(w *world, k *sink) { w.Confirmed("ann", k.frames()[0].id) },
+		},
+		{
+			name: "confirmed before the emission returns", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, 0},
+			before: func(w *world, _ *sink) { w.hub.onEmit = func(user string, f frame) { w.Confirmed(user, f.id) } },
+		},
+		{
+			name: "a newer one confirmed", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, time.Second},
+			during: func(w *world, _ *sink) { w.Confirmed("ann", w.publish(note(`2`)).ID) },
+		},
+		{
+			name: "an older one confirmed", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, limit},
+			before: func(w *world, _ *sink) { w.publish(note(`0`)) },
+			during: func(w *world, k *sink) { w.Confirmed("ann", k.frames()[0].id) },
+		},
+		{
+			name: "confirmed at another node", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, time.Second},
+			during: func(w *world, k *sink) {
+				_ = w.store.Confirm(context.Background(), []delivery.Cursor{{UserID: "ann", Confirmed: k.frames()[0].id}})
+			},
+		},
+		{
+			name: "confirmed at another node, without news of it", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, limit},
+			during: func(w *world, k *sink) {
+				w.ref.mu.Lock()
+				defer w.ref.mu.Unlock()
+				w.ref.user("ann").confirms = []refConfirm{{up: k.frames()[0].id}}
+			},
+		},
+		{
+			name: "the store does not answer at the end", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, limit},
+			during: func(w *world, _ *sink) {
+				w.ref.on = func(_ context.Context, op, _ string) error { return errors.New(op) }
+			},
+		},
+		{
+			name: "dropped meanwhile", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, time.Second},
+			during: func(w *world, _ *sink) {
+				for range 5 {
+					w.publish(note(`2`))
+				}
+			},
+		},
+		{
+			name: "a repeat of what is confirmed", ev: keyed("k", note(`1`)), want: outcome{delivery.StatusSent, true, true, 0},
+			before: func(w *world, _ *sink) {
+				w.Confirmed("ann", w.publish(keyed("k", note(`1`))).ID)
+				time.Sleep(time.Second)
+			},
+		},
+		{
+			name: "a repeat of what was confirmed just now", ev: keyed("k", note(`1`)), want: outcome{delivery.StatusSent, true, true, 0},
+			before: func(w *world, _ *sink) { w.Confirmed("ann", w.publish(keyed("k", note(`1`))).ID) },
+		},
+		{
+			name: "a repeat that is confirmed", ev: keyed("k", note(`1`)), want: outcome{delivery.StatusSent, true, true, time.Second},
+			before: func(w *world, _ *sink) { w.publish(keyed("k", note(`1`))) },
+			during: func(w *world, k *sink) { w.Confirmed("ann", k.frames()[0].id) },
+		},
+		{name: "progress", ev: progress("1", `1`), want: outcome{delivery.StatusSent, false, false, 0}},
+		{
+			name: "progress that is held back", ev: progress("1", `2`), want: outcome{delivery.StatusCoalesced, false, false, 0},
+			before: func(w *world, _ *sink) { w.publish(progress("1", `1`)) },
+		},
+		{
+			name: "ignored", ev: attempt(1, completed("1", `2`)), want: outcome{delivery.StatusIgnored, false, false, 0},
+			before: func(w *world, _ *sink) { w.publish(attempt(2, progress("1", `1`))) },
+		},
+		{
+			name: "no socket, then one that confirms", ev: note(`1`), want: outcome{delivery.StatusStored, true, true, time.Second},
+			before: func(w *world, k *sink) { w.bye(k) },
+			during: func(w *world, _ *sink) {
+				k := w.socket("ann")
+				w.connect(k)
+				w.Confirmed("ann", k.frames()[0].id)
+				w.bye(k)
+			},
+		},
+		{
+			name: "no socket, then one that says it has seen it", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, time.Second},
+			during: func(w *world, k *sink) {
+				other := w.socket("ann")
+				other.offset, other.has = k.frames()[0].id.String(), true
+				w.connect(other)
+				w.bye(other)
+			},
+		},
+		{
+			name: "the service closes", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, time.Second},
+			during: func(w *world, _ *sink) { w.end() },
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ref := newReference()
+				ref.limits.Messages = 4
+				w := beginOn(t, delivery.Config{Coalesce: interval}, ref)
+				k := w.socket("ann")
+				w.connect(k)
+				if c.before != nil {
+					c.before(w, k)
+				}
+				var during sync.WaitGroup
+				if c.during != nil {
+					during.Go(func() { time.Sleep(time.Second); c.during(w, k) })
+				}
+				start := time.Now()
+				res, delivered, waited, err := w.PublishAndWait(context.Background(), c.ev, limit)
+				if got := (outcome{res.Status, delivered, waited, time.Since(start)}); err != nil || got != c.want {
+					t.Errorf("%+v, %v, want %+v", got, err, c.want)
+				}
+				during.Wait()
+				time.Sleep(time.Second)
+				if !k.gone {
+					w.bye(k)
+				}
+				w.ref.on = nil
+				time.Sleep(time.Second)
+				w.idle()
+				w.end()
+			})
+		})
+	}
+}
+
+func TestACallerThatGoesAwayEndsItsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, delivered, waited, err := w.PublishAndWait(ctx, note(`1`), time.Minute)
+		if delivered || !waited || err != nil || time.Since(start) != time.Second {
+			t.Errorf("delivered %v, waited %v, %v after %s", delivered, waited, err, time.Since(start))
+		}
+		w.idle()
+		w.end()
+	})
+}
+
+func TestCloseRefusesFlushesAndKeepsReceipts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{Coalesce: time.Minute, WriteBehind: time.Hour})
+		k := w.socket("ann")
+		w.connect(k)
+		w.publish(progress("1", `1`))
+		w.publish(progress("1", `2`))
+		w.publish(progress("2", `3`))
+		w.publish(progress("2", `4`))
+		last := w.publish(note(`5`))
+		w.Confirmed("ann", last.ID)
+		w.end()
+		if got := names(k.frames()); got != `progress1 progress3 note5 progress2 progress4` {
+			t.Errorf("the socket got %s", got)
+		}
+		if up := w.ref.user("ann").confirmed(); up != last.ID {
+			t.Errorf("the store knows of receipts up to %s, want %s", up, last.ID)
+		}
+		ctx := context.Background()
+		_, err := w.Publish(ctx, note(`6`))
+		_, batch := w.PublishBatch(ctx, []events.Event{note(`6`)})
+		_, _, _, wait := w.PublishAndWait(ctx, note(`6`), time.Second)
+		_, jobs := w.Jobs(ctx, delivery.JobsQuery{UserID: "ann", Limit: 1})
+		_, disconnect := w.Disconnect(ctx, "ann", "why")
+		late := w.socket("ann")
+		_, open := w.Open(ctx, late)
+		w.bye(late)
+		for name, err := range map[string]error{"publish": err, "batch": batch, "wait": wait, "jobs": jobs, "disconnect": disconnect, "open": open} {
+			if !errors.Is(err, delivery.ErrClosed) {
+				t.Errorf("%s after close: %v", name, err)
+			}
+		}
+		w.bye(k)
+		w.end() // once more does nothing
+	})
+}
+
+// A store that hangs holds up neither Close, beyond what its caller allows, nor another call.
+func TestCloseOnAStoreThatHangs(t *testing.T) {
+	for _, op := range []string{"publish", "read", "confirm", "stall", "sweep", "cursor"} {
+		t.Run(op, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ref := newReference()
+				release := make(chan struct{})
+				ref.on = func(ctx context.Context, at, _ string) error {
+					if at == op {
+						select {
+						case <-ctx.Done():
+							return ctx.Err()
+						case <-release:
+						}
+					}
+					return nil
+				}
+				w := beginOn(t, delivery.Config{SweepEvery: time.Second}, ref)
+				k := w.socket("ann")
+				ctx, cancel := context.WithCancel(context.Background())
+				var calls sync.WaitGroup
+				calls.Go(func() { _, _ = w.Open(ctx, k) })
+				calls.Go(func() { _, _, _, _ = w.PublishAndWait(ctx, note(`1`), 1900*time.Millisecond) })
+				time.Sleep(1500 * time.Millisecond)
+				w.Confirmed("ann", events.ID{Ms: 1})
+				time.Sleep(500 * time.Millisecond)
+				if op != "publish" {
+					if _, err := w.Publish(ctx, event("bob", "note", "", `1`)); err != nil {
+						t.Errorf("another call: %v", err)
+					}
+				}
+				start := time.Now()
+				patience, stop := context.WithTimeout(context.Background(), 3*time.Second)
+				defer stop()
+				err := w.Close(patience)
+				took := time.Since(start)
+				switch op {
+				case "publish", "read", "confirm":
+					if !errors.Is(err, context.DeadlineExceeded) || took != 3*time.Second {
+						t.Errorf("close: %v after %s", err, took)
+					}
+				default:
+					if err != nil || took > time.Second {
+						t.Errorf("close: %v after %s", err, took)
+					}
+				}
+				cancel()
+				close(release)
+				calls.Wait()
+				w.bye(k)
+				time.Sleep(time.Minute)
+				w.store.kill()
+			})
+		})
+	}
+}
