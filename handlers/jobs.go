@@ -72,8 +72,8 @@ func parseBefore(text string) (events.ID, error) {
 // JobTeller answers the questions of connected sockets.
 type JobTeller interface {
 	// JobsInOrder calls answer once, before it returns, at the place in what the socket is sent at which the jobs were read:
-	// what is older went before, and nothing older follows. answer must not block.
-	JobsInOrder(ctx context.Context, socket delivery.Sink, q delivery.JobsQuery, answer func(delivery.JobsPage, error))
+	// what is older went before, what is newer of a job follows. answer must not block.
+	JobsInOrder(ctx context.Context, q delivery.JobsQuery, answer func(delivery.JobsPage, error))
 }
 
 // jobsQuestion is the argument of get_jobs, which may be left out.
@@ -112,7 +112,7 @@ func (s *Sessions) getJobs(jobs JobTeller) func(context.Context, *realtime.Sessi
 			ack(nil, &events.Error{Code: realtime.CodeInvalidPayload, Detail: "The argument does not fit: " + refusalOf(err).Detail + "."})
 			return
 		}
-		jobs.JobsInOrder(ctx, sink{session}, q, func(page delivery.JobsPage, err error) {
+		jobs.JobsInOrder(ctx, q, func(page delivery.JobsPage, err error) {
 			if err != nil {
 				ack(nil, askFailure(err))
 				return

@@ -21,10 +21,10 @@ import (
 )
 
 // teller is a JobTeller that does what the test says.
-type teller func(socket delivery.Sink, q delivery.JobsQuery, answer func(delivery.JobsPage, error))
+type teller func(q delivery.JobsQuery, answer func(delivery.JobsPage, error))
 
-func (tell teller) JobsInOrder(_ context.Context, socket delivery.Sink, q delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
-	tell(socket, q, answer)
+func (tell teller) JobsInOrder(_ context.Context, q delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+	tell(q, answer)
 }
 
 // quiet is the world around a session that only asks for jobs.
@@ -50,6 +50,7 @@ func (briefly) Connected(_ context.Context, session *realtime.Session) {
 // desk is a hub whose clients can ask for jobs.
 type desk struct {
 	*httptest.Server
+	hub      *realtime.Hub
 	sessions *Sessions
 	clock    atomic.Int64 // of the limit, in ns
 }
@@ -62,11 +63,11 @@ func newDesk(t *testing.T, jobs JobTeller) *desk {
 	}
 	d := &desk{sessions: NewSessions(authenticate, quiet{}, leaves{}, silent())}
 	d.sessions.asks.now = func() time.Time { return time.Unix(1e9, d.clock.Load()) }
-	hub := realtime.New(realtime.Config{Logger: silent()}, briefly{d.sessions})
-	RegisterClientEvents(hub, d.sessions, jobs, nil)
-	d.Server = httptest.NewServer(hub)
+	d.hub = realtime.New(realtime.Config{Logger: silent()}, briefly{d.sessions})
+	RegisterClientEvents(d.hub, d.sessions, jobs, nil)
+	d.Server = httptest.NewServer(d.hub)
 	t.Cleanup(func() {
-		_ = hub.Shutdown(context.Background())
+		_ = d.hub.Shutdown(context.Background())
 		d.Close()
 	})
 	return d
@@ -144,9 +145,9 @@ func TestClientsAskForTheJobsOfTheirOwnUser(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := make(chan delivery.JobsQuery, 1)
-			d := newDesk(t, teller(func(socket delivery.Sink, q delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
-				if socket.UserID() != q.UserID {
-					t.Errorf("%s asks for the jobs of %s", socket.UserID(), q.UserID)
+			d := newDesk(t, teller(func(q delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+				if q.UserID != "alice" {
+					t.Errorf("alice asks for the jobs of %s", q.UserID)
 				}
 				asked <- q
 				answer(delivery.JobsPage{}, nil)
@@ -163,7 +164,7 @@ func TestClientsAskForTheJobsOfTheirOwnUser(t *testing.T) {
 }
 
 func TestQuestionsForJobsThatDoNotFit(t *testing.T) {
-	d := newDesk(t, teller(func(delivery.Sink, delivery.JobsQuery, func(delivery.JobsPage, error)) { t.Error("asked") }))
+	d := newDesk(t, teller(func(delivery.JobsQuery, func(delivery.JobsPage, error)) { t.Error("asked") }))
 	c := d.connect(t, "alice")
 	for _, argument := range []string{
 		`{"limit":"many"}`, `{"limit":0}`, `{"limit":-1}`, `{"limit":201}`, `{"limit":1.5}`, `{"limit":1e400}`, `{"limit":99999999999999999999}`, `{"limit":[]}`,
@@ -184,7 +185,7 @@ func TestClientsAndWorkersSeeTheSameJobs(t *testing.T) {
 		{JobID: "ü<&>", State: delivery.JobRunning, Attempt: 2, Progress: json.RawMessage(`{"z":1,"n":12345678901234567890,"html":"<b>&\u2028"}`), StartedAt: at, UpdatedAt: at},
 		{JobID: "b", State: delivery.JobFailed, End: &delivery.JobEnd{Event: "video:gone", Data: json.RawMessage(`"\ud800"`), ID: "17-1"}, StartedAt: at, UpdatedAt: at},
 	}}
-	d := newDesk(t, teller(func(_ delivery.Sink, _ delivery.JobsQuery, answer func(delivery.JobsPage, error)) { answer(page, nil) }))
+	d := newDesk(t, teller(func(_ delivery.JobsQuery, answer func(delivery.JobsPage, error)) { answer(page, nil) }))
 	c := d.connect(t, "alice")
 	c.write(`421["get_jobs"]`)
 	b := &backend{jobs: func(delivery.JobsQuery) (delivery.JobsPage, error) { return page, nil }}
@@ -197,7 +198,7 @@ func TestFailedQuestionsForJobs(t *testing.T) {
 		"shutting_down":     delivery.ErrClosed,
 		"internal":          errors.New("secret detail"),
 	} {
-		d := newDesk(t, teller(func(_ delivery.Sink, _ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+		d := newDesk(t, teller(func(_ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
 			answer(delivery.JobsPage{}, err)
 		}))
 		c := d.connect(t, "alice")
@@ -210,13 +211,16 @@ func TestFailedQuestionsForJobs(t *testing.T) {
 
 // The answer leaves where the teller says so, and the client's next event is handled after it.
 func TestAnAnswerAboutJobsHasAPlace(t *testing.T) {
-	tell := func(n int) []byte { return events.Encode("x", fmt.Append(nil, n), events.ID{}) }
-	d := newDesk(t, teller(func(socket delivery.Sink, _ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+	var d *desk
+	tell := func(n int) {
+		d.hub.EmitUser("alice", realtime.Message{Packet: events.Encode("x", fmt.Append(nil, n), events.ID{})})
+	}
+	d = newDesk(t, teller(func(_ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
 		var elsewhere sync.WaitGroup
 		elsewhere.Go(func() { // as a stream does
-			socket.Emit(tell(1), events.ID{})
+			tell(1)
 			answer(delivery.JobsPage{}, nil)
-			socket.Emit(tell(2), events.ID{})
+			tell(2)
 		})
 		elsewhere.Wait()
 	}))
@@ -234,7 +238,7 @@ func TestAnAnswerAboutJobsHasAPlace(t *testing.T) {
 func TestTooManyQuestionsForJobs(t *testing.T) {
 	var jobs atomic.Pointer[[]delivery.Job]
 	jobs.Store(new([]delivery.Job))
-	d := newDesk(t, teller(func(_ delivery.Sink, _ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+	d := newDesk(t, teller(func(_ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
 		answer(delivery.JobsPage{Jobs: *jobs.Load()}, nil)
 	}))
 	ask := func(c *client, n int, want string) {
@@ -272,7 +276,7 @@ func TestTooManyQuestionsForJobs(t *testing.T) {
 }
 
 func TestAClosedSessionLeavesNothingOfItsQuestions(t *testing.T) {
-	d := newDesk(t, teller(func(_ delivery.Sink, _ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
+	d := newDesk(t, teller(func(_ delivery.JobsQuery, answer func(delivery.JobsPage, error)) {
 		answer(delivery.JobsPage{}, nil)
 	}))
 	count := func() int {
