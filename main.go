@@ -78,7 +78,7 @@ func serve(settings config.Settings, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := newLogger(settings, stderr)
-	node, err := server.New(settings, log)
+	node, err := server.New(settings, version, log)
 	if err != nil {
 		return err
 	}

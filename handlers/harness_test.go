@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/VictoriaMetrics/metrics"
 	"github.com/gin-gonic/gin"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
+	"jobwire/internal/metrics"
 	"jobwire/internal/presence"
 	"jobwire/middleware"
 )
@@ -145,7 +145,7 @@ func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engi
 	Prepare(engine)
 	engine.Use(conforms(t), middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
 
-	health := NewHealth(b, metrics.NewSet())
+	health := NewHealth(b, metrics.New("test").Handler())
 	engine.GET("/livez", health.Live)
 	engine.GET("/readyz", health.Ready)
 	engine.GET("/metrics", health.Metrics)

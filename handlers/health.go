@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"net/http"
 
-	"github.com/VictoriaMetrics/metrics"
 	"github.com/gin-gonic/gin"
 )
 
@@ -19,12 +18,12 @@ type Readiness interface {
 // nothing about users.
 type Health struct {
 	readiness Readiness
-	metrics   *metrics.Set
+	metrics   http.Handler
 }
 
-// NewHealth answers from readiness, and with the metrics in set.
-func NewHealth(readiness Readiness, set *metrics.Set) *Health {
-	return &Health{readiness: readiness, metrics: set}
+// NewHealth answers from readiness, and scrapes from metrics.
+func NewHealth(readiness Readiness, metrics http.Handler) *Health {
+	return &Health{readiness: readiness, metrics: metrics}
 }
 
 var (
@@ -45,14 +44,10 @@ func (h *Health) Ready(c *gin.Context) {
 	answerFresh(c, ready)
 }
 
-// Metrics is GET /metrics, in the text format of Prometheus.
+// Metrics is GET /metrics, in the format of Prometheus that the scraper asks for.
 func (h *Health) Metrics(c *gin.Context) {
-	header := c.Writer.Header()
-	header.Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	header.Set("Cache-Control", "no-store")
-	c.Status(http.StatusOK)
-	h.metrics.WritePrometheus(c.Writer)
-	metrics.WriteProcessMetrics(c.Writer)
+	c.Header("Cache-Control", "no-store")
+	h.metrics.ServeHTTP(c.Writer, c.Request)
 }
 
 //go:embed openapi.yaml

@@ -3,9 +3,6 @@ package handlers
 import (
 	"strings"
 	"testing"
-
-	"github.com/VictoriaMetrics/metrics"
-	"github.com/gin-gonic/gin"
 )
 
 func TestHealth(t *testing.T) {
@@ -20,23 +17,22 @@ func TestHealth(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	set := metrics.NewSet()
-	set.NewGauge("jobwire_connections", func() float64 { return 7 })
-	engine := gin.New()
-	engine.Use(conforms(t))
-	engine.GET("/metrics", NewHealth(new(backend), set).Metrics)
-	w := get("/metrics").to(engine)
-	for _, line := range []string{"jobwire_connections 7\n", "go_goroutines ", "process_resident_memory_bytes "} {
+	h := api(t, new(backend), smallLimits, silent())
+	w := get("/metrics").to(h)
+	for _, line := range []string{
+		"# HELP jobwire_build_info ", "# TYPE jobwire_build_info gauge\n", `jobwire_build_info{goversion="go`,
+		"\ngo_goroutines ", "\nprocess_resident_memory_bytes ",
+	} {
 		if !strings.Contains(w.Body.String(), line) {
 			t.Errorf("no %q", line)
 		}
 	}
-	if got := w.Header().Get("Content-Type"); got != "text/plain; version=0.0.4; charset=utf-8" {
-		t.Errorf("content type %q", got)
+	if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8") ||
+		w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("%d %v", w.Code, w.Header())
 	}
-	// Another set's metrics stay out, so several servers fit in one process.
-	metrics.GetOrCreateCounter("jobwire_of_another_server").Inc()
-	if strings.Contains(get("/metrics").to(engine).Body.String(), "jobwire_of_another_server") {
-		t.Error("the global set is exported")
+	w = call{method: "GET", path: "/metrics", headers: []string{"Accept-Encoding: gzip"}}.to(h)
+	if w.Code != 200 || w.Header().Get("Content-Encoding") != "gzip" || w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("compressed: %d %v", w.Code, w.Header())
 	}
 }

@@ -92,9 +92,7 @@ func TestRecovery(t *testing.T) {
 		!strings.Contains(first["stack"].(string), "recovery_test.go") {
 		t.Errorf("line %v", first)
 	}
-	var counts strings.Builder
-	requests.WritePrometheus(&counts)
-	if !strings.Contains(counts.String(), `{method="GET",route="/hijack",code="101"} 1`) {
-		t.Errorf("the websocket is not counted as such:\n%s", counts.String())
+	if counts := scrape(t, requests); !strings.Contains(counts, `{code="101",method="GET",route="/hijack"} 1`) {
+		t.Errorf("the websocket is not counted as such:\n%s", counts)
 	}
 }

@@ -53,7 +53,8 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		proxies.ShowClient(),
 	).Any("", gin.WrapH(s.hub))
 
-	health := handlers.NewHealth(s, s.metrics(requests, origins, handshakes))
+	s.register(requests, origins, handshakes)
+	health := handlers.NewHealth(s, s.metrics.Handler())
 	probe := []string{http.MethodGet, http.MethodHead}
 	r.Match(probe, "/livez", health.Live)
 	r.Match(probe, "/readyz", health.Ready)

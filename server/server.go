@@ -20,6 +20,7 @@ import (
 	"jobwire/internal/delivery"
 	"jobwire/internal/engine"
 	"jobwire/internal/events"
+	"jobwire/internal/metrics"
 	"jobwire/internal/presence"
 	"jobwire/internal/realtime"
 	"jobwire/internal/store/embedded"
@@ -36,15 +37,16 @@ type Server struct {
 	presence *presence.Service
 	hub      *realtime.Hub
 	sessions *handlers.Sessions
+	metrics  *metrics.Registry
 	http     *http.Server
 	debug    *http.Server // nil when nobody asked for profiles
 
 	draining atomic.Bool
 }
 
-// New builds a node. It fails when the settings contradict each other or the
+// New builds a node; version names its build in the metrics. It fails when the settings contradict each other or the
 // store cannot be opened. A node that is never served must be closed.
-func New(settings config.Settings, log *slog.Logger) (*Server, error) {
+func New(settings config.Settings, version string, log *slog.Logger) (*Server, error) {
 	verifier, err := auth.NewVerifier(settings.Verifier())
 	if err != nil {
 		return nil, fmt.Errorf("user tokens: %w", err)
@@ -53,13 +55,13 @@ func New(settings config.Settings, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api keys: %w", err)
 	}
-	s := &Server{settings: settings, log: log}
-	if s.store, err = openStore(settings, log); err != nil {
+	s := &Server{settings: settings, log: log, metrics: metrics.New(version)}
+	if s.store, err = openStore(settings, s.metrics, log); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 
 	out := &fanout{}
-	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, Logger: log}, s.store, out)
+	s.delivery = delivery.New(delivery.Config{Coalesce: settings.Coalesce, OnReceipt: s.metrics.ReceiptCame, Logger: log}, s.store, out)
 	s.presence = presence.New(presence.Config{
 		Grace:    settings.PresenceGrace,
 		Audience: presence.Audience(settings.PresenceAudience),
@@ -113,7 +115,7 @@ func orUnlimited(rate int) float64 {
 }
 
 // openStore opens the store that the settings name.
-func openStore(settings config.Settings, log *slog.Logger) (*embedded.Store, error) {
+func openStore(settings config.Settings, metrics *metrics.Registry, log *slog.Logger) (*embedded.Store, error) {
 	limits := delivery.Limits{
 		Retention:     settings.Retention,
 		Messages:      settings.RetentionEvents,
@@ -121,7 +123,7 @@ func openStore(settings config.Settings, log *slog.Logger) (*embedded.Store, err
 		Jobs:          settings.RetentionJobs,
 		JobsBytes:     int(settings.RetentionJobsBytes),
 	}
-	options := embedded.Options{Logger: log, MaxBytes: int64(settings.MaxStoreBytes)}
+	options := embedded.Options{Logger: log, MaxBytes: int64(settings.MaxStoreBytes), OnSync: metrics.StoreSynced}
 	if settings.DataDir == config.InMemory {
 		return embedded.OpenMemory(limits, options)
 	}

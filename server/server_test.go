@@ -50,7 +50,7 @@ type node struct {
 
 func start(t testing.TB, args ...string) *node {
 	t.Helper()
-	s, err := New(settingsOf(t, args...), slog.New(slog.DiscardHandler))
+	s, err := New(settingsOf(t, args...), "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestADrainFlushes(t *testing.T) {
 }
 
 func TestAFailingListenerEndsTheServer(t *testing.T) {
-	s, err := New(settingsOf(t), slog.New(slog.DiscardHandler))
+	s, err := New(settingsOf(t), "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,12 +194,12 @@ func TestAFailingListenerEndsTheServer(t *testing.T) {
 func TestAStoreInUseIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	settings := settingsOf(t, "--data-dir="+dir)
-	first, err := New(settings, slog.New(slog.DiscardHandler))
+	first, err := New(settings, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
-	if second, err := New(settings, slog.New(slog.DiscardHandler)); err == nil {
+	if second, err := New(settings, "test", slog.New(slog.DiscardHandler)); err == nil {
 		second.Close()
 		t.Error("two servers share one data directory")
 	}

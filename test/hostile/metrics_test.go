@@ -41,17 +41,84 @@ func (n *node) scrape(t testing.TB) metrics {
 	t.Helper()
 	samples := metrics{}
 	for line := range strings.Lines(n.read(t, "http://"+n.addr+"/metrics")) {
-		line = strings.TrimSuffix(line, "\n")
-		space := strings.LastIndexByte(line, ' ') // labels may hold some, too
-		if space < 0 {
+		if strings.HasPrefix(line, "#") { // the metric's HELP, or its TYPE
 			continue
 		}
-		name, value := line[:space], line[space+1:]
-		if number, err := strconv.ParseFloat(value, 64); err == nil {
-			samples[strings.TrimPrefix(name, "jobwire_")] = number
+		line = strings.TrimSuffix(line, "\n")
+		space := strings.LastIndexByte(line, ' ') // labels may hold some, too
+		number, err := strconv.ParseFloat(line[space+1:], 64)
+		if space < 0 || err != nil {
+			t.Fatalf("no sample: %q", line)
 		}
+		samples[strings.TrimPrefix(line[:space], "jobwire_")] = number
 	}
 	return samples
+}
+
+// Whatever a scraper says that it wants, it gets the metrics.
+func TestScrapers(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	long := strings.Repeat("text/plain;version=9.9.9;q=0.1,", 500)
+	for name, headers := range map[string][]string{
+		"nothing":                {},
+		"Prometheus 3":           {"Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"},
+		"protobuf":               {"Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"},
+		"what there is not":      {"Accept: image/png"},
+		"no format":              {"Accept: ;;;q=,,=\"\\,/"},
+		"a weight that is none":  {"Accept: text/plain;q=nan, */*;q=-1e999"},
+		"thousands of formats":   {"Accept: " + long[:len(long)-1]},
+		"an escaping of its own": {"Accept: text/plain;version=0.0.4;escaping=../../etc"},
+		"gzip":                   {"Accept-Encoding: gzip"},
+		"zstd":                   {"Accept-Encoding: zstd"},
+		"no encoding at all":     {"Accept-Encoding: identity;q=0, *;q=0"},
+		"only some":              {"X-Prometheus-Scrape-Timeout-Seconds: -1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			response := must[*http.Response](t)(n.do(http.MethodGet, "/metrics?name[]=jobwire_sessions&name[]=%ff", "", headers...))
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != http.StatusOK || len(text) == 0 || response.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("answered %s with %d bytes, %v: %.200s", response.Status, len(text), err, text)
+			}
+		})
+	}
+	n.stillServes(t)
+}
+
+// What a worker posts and a client confirms is seen in the durations, and each metric says what it is.
+func TestDurations(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	n.stillServes(t)
+	must[[]published](t)(n.batch([]string{envelope("timed", "custom", "1")}))
+	if status, text, err := n.call(http.MethodPost, "/v1/events", "{"); status != http.StatusBadRequest {
+		t.Errorf("half an event is answered %d %s, %v", status, text, err)
+	}
+	m := n.eventually(t, "a receipt", func(m metrics) bool { return m["receipt_seconds_count"] == 1 })
+	for name, want := range map[string]float64{
+		`post_duration_seconds_count{call="events"}`: 1, `post_duration_seconds_count{call="batch"}`: 1, `post_duration_seconds_count{call="wait"}`: 0,
+	} {
+		if m[name] != want {
+			t.Errorf("%s is %v, want %v", name, m[name], want)
+		}
+	}
+	if took := m[`post_duration_seconds_sum{call="events"}`]; took <= 0 || took > patience.Seconds() {
+		t.Errorf("the POST took %v seconds", took)
+	}
+	explained := map[string]bool{}
+	for line := range strings.Lines(n.read(t, "http://"+n.addr+"/metrics")) {
+		word := strings.Fields(line)
+		if strings.HasPrefix(line, "# HELP ") && len(word) > 3 {
+			explained[word[2]] = true
+		}
+		if strings.HasPrefix(line, "# TYPE ") && !explained[word[2]] {
+			t.Errorf("%s has no HELP", word[2])
+		}
+	}
+	if len(explained) < 50 {
+		t.Errorf("only %d metrics", len(explained))
+	}
 }
 
 // closed is the name of the counter of connections that ended for a reason.
@@ -127,6 +194,19 @@ type footing struct {
 	files      int
 }
 
+// goroutinesOf counts the node's goroutines. Those that gather metrics are not among them: how many of these there are at a
+// time, and go_goroutines with them, is chance.
+func (n *node) goroutinesOf(t testing.TB) float64 {
+	t.Helper()
+	_, rest, _ := strings.Cut(n.profile(t, "goroutine?debug=1"), "total ")
+	line, _, _ := strings.Cut(rest, "\n")
+	count, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		t.Fatalf("no count in the profile: %v", err)
+	}
+	return count
+}
+
 // footing reads it, when it has come to rest. Pools and lazy starts must be behind the node: it has served before.
 func (n *node) footing(t testing.TB) footing {
 	t.Helper()
@@ -135,8 +215,8 @@ func (n *node) footing(t testing.TB) footing {
 	n.http.CloseIdleConnections()
 	var last footing
 	for same := 0; same < 10; same++ {
-		m := n.empty(t, 0)
-		now := footing{m["go_goroutines"], n.descriptors(t)}
+		n.empty(t, 0)
+		now := footing{n.goroutinesOf(t), n.descriptors(t)}
 		if now != last {
 			last, same = now, 0
 		}
@@ -152,7 +232,7 @@ func (n *node) returnsTo(t testing.TB, before footing) {
 	n.empty(t, 0)
 	deadline := time.Now().Add(patience)
 	for {
-		now := footing{n.scrape(t)["go_goroutines"], n.descriptors(t)}
+		now := footing{n.goroutinesOf(t), n.descriptors(t)}
 		if now.goroutines <= before.goroutines && now.files <= before.files {
 			return
 		}
