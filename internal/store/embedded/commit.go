@@ -1,176 +1,163 @@
 package embedded
 
 import (
-	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"github.com/cockroachdb/pebble/v2"
 )
 
-// freelistLimit is the number of free pages up to which a commit writes the
-// list of them. With the list in the file, opening it reads a few pages; a
-// list that is too long costs every commit more than it is worth, and then a
-// crash makes the next start walk through the pages in use. 64 MiB of free
-// space make a list of 128 KiB.
-const freelistLimit = 16 << 10
+const (
+	// roundBytes is about how much one write of the log carries, so that no batch is too large for a memtable.
+	roundBytes = 512 << 10
 
-// run is the commit loop. While one commit waits for the disk, everything
-// that is decided meanwhile gathers for the next.
-func (s *Bolt) run() {
-	defer close(s.ended)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		select {
-		case <-s.quit:
-			return
-		case <-s.dirty:
-			timer.Reset(s.opts.WriteBehind)
-			continue
-		case <-timer.C:
-		case <-s.urgent:
-		}
-		s.commit()
+	// ceilingAhead is how many ms of places the ceiling on the disk allows ahead of the clock. It is raised with the writes
+	// that come anyway when less than half of it is left.
+	ceilingAhead = 10_000
+)
+
+// round is one write of the log, and those who wait for it. Its waiters also wait for the end of the instance: a write that
+// fails ends it.
+type round struct {
+	batches []*pebble.Batch
+	bytes   int
+	sync    bool   // somebody waits for the disk
+	ceiling uint64 // places up to this ms were taken
+	due     uint64 // the earliest deadline in it; 0 when there is none
+	done    chan struct{}
+}
+
+// over reports whether the round is on the disk, or there was none.
+func (r *round) over() bool {
+	if r == nil {
+		return true
+	}
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
 	}
 }
 
-// commit moves what is decided to the disk and tells those who wait.
-func (s *Bolt) commit() {
-	s.mu.Lock()
-	s.armed = false
-	if s.db == nil {
-		s.reopen()
-	}
-	if s.top.size() == 0 {
-		s.group.finish(nil)
-		s.group = newGroup()
-		s.mu.Unlock()
-		return
-	}
-	ceiling := s.raiseCeiling()
-	s.under, s.carried = s.top, s.group
-	s.top, s.group = newTable(), newGroup()
-	db := s.db
-	s.mu.Unlock()
+// committer writes batches in the order in which they are added. While one round waits for the disk, the next ones gather.
+// It is the only goroutine that writes to pebble, so nobody else can get stuck in there.
+type committer struct {
+	in    *instance
+	mu    sync.Mutex
+	queue []*round
+	wake  chan struct{}
+	begun atomic.Int64  // when the round under way began, in ms; 0 when there is none
+	stop  chan struct{} // closed when nothing will be added any more
+	ended chan struct{}
 
-	err := s.write(db, s.under, false)
+	commits atomic.Uint64 // rounds that were written
+	syncs   atomic.Uint64 // of them, those that waited for the disk
+}
 
-	s.mu.Lock()
-	done := s.carried
-	s.under, s.carried = nil, nil
-	if err != nil {
-		s.failed++
-		s.fail(err)
+func newCommitter(in *instance) *committer {
+	return &committer{in: in, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// add lines a batch up. Batches of one user must be added under its lock.
+func (c *committer) add(b *pebble.Batch, sync bool, ceiling, due uint64) *round {
+	c.mu.Lock()
+	var r *round
+	if n := len(c.queue); n > 0 && c.queue[n-1].bytes+b.Len() <= roundBytes {
+		r = c.queue[n-1]
 	} else {
-		s.commits++
-		s.ceiling = ceiling
-		if s.failing {
-			s.failing = false
-			s.opts.Logger.Info("the data file can be written again")
+		r = &round{done: make(chan struct{})}
+		c.queue = append(c.queue, r)
+	}
+	r.batches = append(r.batches, b)
+	r.bytes += b.Len()
+	r.sync = r.sync || sync
+	r.ceiling = max(r.ceiling, ceiling)
+	if due != 0 && (r.due == 0 || due < r.due) {
+		r.due = due
+	}
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return r
+}
+
+func (c *committer) next() *round {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		return nil
+	}
+	r := c.queue[0]
+	c.queue[0] = nil
+	c.queue = c.queue[1:]
+	return r
+}
+
+// run is the committer's goroutine. It ends with stop, when all is written, or with the instance.
+func (c *committer) run() {
+	defer close(c.ended)
+	for stopping := false; !stopping; {
+		select {
+		case <-c.in.dead:
+			return
+		case <-c.stop:
+			stopping = true
+		case <-c.wake:
+		}
+		for r := c.next(); r != nil; r = c.next() {
+			if err := c.write(r); err != nil {
+				c.in.fail(err)
+				return
+			}
 		}
 	}
-	s.mu.Unlock()
-	done.finish(err)
 }
 
-func (g *group) finish(err error) {
-	g.err = err
-	close(g.done)
-}
-
-// raiseCeiling adds a higher ceiling to what will be committed, when less
-// than half of it is left. It returns the ceiling that holds after the commit.
-func (s *Bolt) raiseCeiling() uint64 {
-	ms := max(millis(s.opts.Now()), s.highest)
-	if ms+ceilingAhead/2 < s.ceiling {
-		return s.ceiling
-	}
-	s.top.put(keyCeiling, encodeMs(ms+ceilingAhead))
-	return ms + ceilingAhead
-}
-
-// write commits a table. The table does not change any more.
-func (s *Bolt) write(db *bbolt.DB, t *table, last bool) (err error) {
-	if s.opts.beforeCommit != nil {
-		if err := s.opts.beforeCommit(); err != nil {
+func (c *committer) write(r *round) error {
+	began := time.Now()
+	c.begun.Store(began.UnixMilli())
+	defer c.begun.Store(0)
+	ceiling := c.in.ceiling.Load()
+	err := c.in.protect(func() error {
+		b := r.batches[0]
+		for _, more := range r.batches[1:] {
+			if err := b.Apply(more, nil); err != nil {
+				return err
+			}
+			_ = more.Close()
+		}
+		if now := max(c.in.clock(), r.ceiling); r.sync && now+ceilingAhead/2 > ceiling {
+			ceiling = now + ceilingAhead
+			if err := b.Set(keyCeiling, encodeNumber(ceiling), nil); err != nil {
+				return err
+			}
+		}
+		if hook := c.in.s.opts.beforeCommit; hook != nil {
+			if err := hook(); err != nil {
+				return err
+			}
+		}
+		if err := c.in.db.Apply(b, &pebble.WriteOptions{Sync: r.sync && c.in.s.durable}); err != nil {
 			return err
 		}
-	}
-	if db == nil {
-		return ErrDamaged
-	}
-	var tx *bbolt.Tx
-	defer func() {
-		if err != nil && tx != nil {
-			// After a failed Commit it is a no-op; after a panic it frees bbolt's locks.
-			_ = protect(func() { _ = tx.Rollback() })
-		}
-	}()
-	failed := protect(func() {
-		db.NoFreelistSync = !last && db.Stats().FreePageN > freelistLimit
-		if tx, err = db.Begin(true); err != nil {
-			return
-		}
-		b := tx.Bucket(bucketName)
-		t.scan(nil, func(e entry) bool {
-			if e.value == nil {
-				err = b.Delete(e.key)
-			} else {
-				err = b.Put(e.key, e.value)
-			}
-			return err == nil
-		})
-		if err == nil {
-			err = tx.Commit()
-		}
+		return b.Close()
 	})
-	if failed != nil {
-		err = failed
+	if err != nil {
+		return err
 	}
-	return err
-}
-
-// fail forgets everything that was decided on top of a failed commit, and
-// tells all who wait for it. What the file holds is the truth again. It is
-// opened anew, because after a failed fsync nobody knows which of its pages
-// the kernel still has; its ceiling keeps new ids above those of what is
-// forgotten here. Called with mu held.
-func (s *Bolt) fail(cause error) {
-	if !s.failing {
-		s.opts.Logger.Error("the data file cannot be written, events are refused", "error", cause)
+	c.commits.Add(1)
+	if r.sync && c.in.s.durable {
+		c.syncs.Add(1)
+		if c.in.s.opts.OnSync != nil {
+			c.in.s.opts.OnSync(time.Since(began))
+		}
 	}
-	s.failing = true
-	s.top = newTable()
-	s.group.finish(fmt.Errorf("the commit before it failed: %w", cause))
-	s.group = newGroup()
-	if s.db != nil {
-		_ = protect(func() { _ = s.db.Close() })
-		s.db = nil
-	}
-	s.reopen()
-}
-
-// reopen opens the file again after a failure. While it cannot be opened,
-// every call fails, and each makes the loop try once more. Called with mu held.
-func (s *Bolt) reopen() {
-	if err := s.open(); err != nil {
-		s.opts.Logger.Error("the data file cannot be opened again", "error", err)
-	}
-}
-
-// last commits what is left when the store closes: with the list of free
-// pages, and with the ceiling at what was really given out.
-func (s *Bolt) last() error {
-	s.mu.Lock()
-	db, t, g := s.db, s.top, s.group
-	if s.highest > 0 {
-		t.put(keyCeiling, encodeMs(s.highest+1))
-	}
-	s.mu.Unlock()
-	var err error
-	if t.size() > 0 {
-		err = s.write(db, t, true)
-	}
-	g.finish(err)
-	return err
+	c.in.ceiling.Store(ceiling)
+	c.in.expectDue(r.due)
+	close(r.done)
+	return nil
 }

@@ -2,53 +2,108 @@ package embedded
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
 )
 
-// corruption says that a record is not what this package writes. Rules panic
-// with it, since it can come up at every read; guard turns it into an error.
-type corruption string
+// damage says that a record is not what this package writes. Checksums find what a disk does to a file, so this is what
+// they cannot find. Readers panic with it, since it can come up at every read; protect turns it into an error.
+type damage string
 
-func corrupt(what string) corruption { return corruption(what) }
-
-func (c corruption) Error() string { return "the store is damaged: cannot read " + string(c) }
+func (d damage) Error() string { return "the data is damaged: cannot read " + string(d) }
 
 // recordFormat starts every record, so that later formats can be told apart.
-const recordFormat = 1
+const recordFormat = 2
 
-// userRecord is what a store knows about a user.
+// userRecord is what the store knows of a user beside its jobs. Times are ms of the clock.
 type userRecord struct {
-	last      events.ID // the highest id ever given out
-	confirmed events.ID // the cursor
-	trimmed   events.ID // the highest id that retention removed
-	events    uint64    // in the log
-	bytes     uint64    // of the log's records
-	oldest    uint64    // ms; no event of the log is older
-	keys      uint64    // idempotency keys
-	oldestKey uint64    // ms; no key is older
+	last      events.ID // the highest place ever taken; zero for a user that is not known
+	confirmed events.ID // the cursor; never above last
+	dropped   events.ID // messages up to there are gone
+	messages  uint64
+	bytes     uint64 // of the messages' names and data
+	oldest    uint64 // no message is older
+	keys      uint64 // idempotency keys
+	firstKey  uint64 // none of them has a lower number
+	nextKey   uint64 // the number of the latest one
+	oldestKey uint64 // no key is older
+	aged      uint64 // the time of the user's entry among the ages; 0 when there is none
 }
 
-// logRecord is an event.
-type logRecord struct {
-	durable bool
-	at      uint64 // ms, by the clock; the id's time may be ahead of it
-	name    string
-	job     string
-	data    []byte
+func (u *userRecord) encode() []byte {
+	w := writer{append(make([]byte, 0, 80), recordFormat)}
+	w.id(u.last)
+	w.id(u.confirmed)
+	w.id(u.dropped)
+	for _, n := range []uint64{u.messages, u.bytes, u.oldest, u.keys, u.firstKey, u.nextKey, u.oldestKey, u.aged} {
+		w.num(n)
+	}
+	return w.b
 }
 
-// jobRecord is the state of a job. It is kept as long as its last event is.
+func decodeUser(b []byte) userRecord {
+	r := newReader(b)
+	u := userRecord{
+		last: r.id(), confirmed: r.id(), dropped: r.id(), messages: r.num(), bytes: r.num(), oldest: r.num(),
+		keys: r.num(), firstKey: r.num(), nextKey: r.num(), oldestKey: r.num(), aged: r.num(),
+	}
+	r.end("a user")
+	return u
+}
+
+// message is an event of the log.
+type message struct {
+	at   uint64 // the place's time may be ahead of it
+	name string
+	data []byte
+}
+
+func (m *message) encode() []byte {
+	w := writer{append(make([]byte, 0, 16+len(m.name)+len(m.data)), recordFormat)}
+	w.num(m.at)
+	w.text(m.name)
+	return append(w.b, m.data...)
+}
+
+// decodeMessage leaves data a part of b.
+func decodeMessage(b []byte) message {
+	r := newReader(b)
+	m := message{at: r.num(), name: r.text()}
+	m.data, r.b = r.b, nil
+	r.end("a message")
+	return m
+}
+
+func (m *message) size() int { return len(m.name) + len(m.data) }
+
+// jobRecord is the state of a job and what led to it.
 type jobRecord struct {
 	state    byte
 	attempt  uint32
-	last     events.ID // of the latest event of the job
-	progress events.ID // of the latest progress; zero when it is not retained
-	updated  uint64    // ms
-	deadline uint64    // ms; 0 when nobody watches
+	last     events.ID // the place of the latest change
+	started  uint64    // ms of the attempt's first event
+	updated  uint64    // ms of its latest one
+	progress progress
+	end      end
+	deadline uint64    // ms; 0 when the job is not watched
 	indexed  uint64    // ms of the entry among the deadlines; 0 when there is none
+	stalled  events.ID // the job_stalled of a stalled job
+	silent   uint64    // ms of the event before it
+}
+
+// progress is the attempt's latest; its place is zero when there is none.
+type progress struct {
+	place events.ID
+	event string
+	data  []byte
+}
+
+// end is the attempt's latest; its id is zero when there is none.
+type end struct {
+	id    events.ID
+	event string
+	data  []byte
 }
 
 const (
@@ -62,47 +117,103 @@ var jobStates = [...]delivery.JobState{
 	delivery.JobRunning, delivery.JobCompleted, delivery.JobFailed, delivery.JobStalled,
 }
 
-func (j *jobRecord) finished() bool { return j.state == jobCompleted || j.state == jobFailed }
+func (j *jobRecord) finished() bool { return !j.end.id.IsZero() }
 
-// keyRecord is the answer to an idempotency key.
-type keyRecord struct {
+func (j *jobRecord) dataSize() int {
+	return len(j.progress.event) + len(j.progress.data) + len(j.end.event) + len(j.end.data)
+}
+
+func (j *jobRecord) encode() []byte {
+	w := writer{append(make([]byte, 0, 96+j.dataSize()), recordFormat, j.state)}
+	w.num(uint64(j.attempt))
+	w.id(j.last)
+	w.num(j.started)
+	w.num(j.updated)
+	w.id(j.progress.place)
+	w.text(j.progress.event)
+	w.num(uint64(len(j.progress.data)))
+	w.b = append(w.b, j.progress.data...)
+	w.id(j.end.id)
+	w.text(j.end.event)
+	w.num(j.deadline)
+	w.num(j.indexed)
+	w.id(j.stalled)
+	w.num(j.silent)
+	return append(w.b, j.end.data...)
+}
+
+// decodeJob copies out of b.
+func decodeJob(b []byte) jobRecord {
+	r := newReader(b)
+	j := jobRecord{state: r.byte()}
+	attempt := r.num()
+	j.attempt, j.last, j.started, j.updated = uint32(attempt), r.id(), r.num(), r.num()
+	j.progress = progress{r.id(), r.text(), []byte(r.text())}
+	j.end = end{id: r.id(), event: r.text()}
+	j.deadline, j.indexed, j.stalled, j.silent = r.num(), r.num(), r.id(), r.num()
+	j.end.data, r.b = append([]byte(nil), r.b...), nil
+	r.bad = r.bad || int(j.state) >= len(jobStates) || attempt != uint64(j.attempt)
+	r.end("a job")
+	return j
+}
+
+// answer is what an idempotency key was answered.
+type answer struct {
 	fingerprint [16]byte
-	at          uint64 // ms
-	durable     bool   // the answer is worth a commit
-	id          events.ID
-	place       events.ID // among the keys by age, when id is zero
-	settled     bool
-	status      byte
-	sockets     uint64
-	reason      string
+	at          uint64    // ms
+	n           uint64    // among the keys by age
+	place       events.ID // zero when the event was ignored
+	reason      string    // of an ignored event
 }
 
-var statuses = [...]delivery.Status{
-	delivery.StatusStored, delivery.StatusSent, delivery.StatusCoalesced, delivery.StatusIgnored,
+func (a *answer) encode() []byte {
+	w := writer{append(make([]byte, 0, 64), recordFormat)}
+	w.b = append(w.b, a.fingerprint[:]...)
+	w.num(a.at)
+	w.num(a.n)
+	w.id(a.place)
+	w.text(a.reason)
+	return w.b
 }
 
-func statusByte(s delivery.Status) byte {
-	for i, known := range statuses {
-		if s == known {
-			return byte(i)
-		}
+func decodeAnswer(b []byte) answer {
+	r := newReader(b)
+	var a answer
+	if len(r.b) < len(a.fingerprint) {
+		panic(damage("an idempotency key"))
 	}
-	return 0
+	r.b = r.b[copy(a.fingerprint[:], r.b):]
+	a.at, a.n, a.place, a.reason = r.num(), r.num(), r.id(), r.text()
+	r.end("an idempotency key")
+	return a
 }
 
-// order is the key's place among the keys by age.
-func (k keyRecord) order() events.ID {
-	if k.id.IsZero() {
-		return k.place
-	}
-	return k.id
+// encodeAged is the value of a key among the idempotency keys by age.
+func encodeAged(at uint64, key string) []byte {
+	w := writer{append(make([]byte, 0, 16+len(key)), recordFormat)}
+	w.num(at)
+	return append(w.b, key...)
 }
 
-func (k *keyRecord) outcome() *delivery.Outcome {
-	if !k.settled {
-		return nil
-	}
-	return &delivery.Outcome{ID: k.id, Status: statuses[k.status], Reason: k.reason, Sockets: int(k.sockets)}
+func decodeAged(b []byte) (at uint64, key string) {
+	r := newReader(b)
+	at = r.num()
+	key, r.b = string(r.b), nil
+	r.end("an idempotency key's age")
+	return at, key
+}
+
+func encodeNumber(n uint64) []byte {
+	w := writer{[]byte{recordFormat}}
+	w.num(n)
+	return w.b
+}
+
+func decodeNumber(b []byte) uint64 {
+	r := newReader(b)
+	n := r.num()
+	r.end("a number")
+	return n
 }
 
 // writer appends the parts of a record.
@@ -111,18 +222,17 @@ type writer struct{ b []byte }
 func (w *writer) num(n uint64)   { w.b = binary.AppendUvarint(w.b, n) }
 func (w *writer) id(i events.ID) { w.num(i.Ms); w.num(i.Seq) }
 func (w *writer) text(s string)  { w.num(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *writer) flag(f bool) {
-	if f {
-		w.b = append(w.b, 1)
-	} else {
-		w.b = append(w.b, 0)
-	}
-}
 
 // reader takes them again. After the first failure all of it fails.
 type reader struct {
 	b   []byte
 	bad bool
+}
+
+func newReader(b []byte) *reader {
+	r := &reader{b: b}
+	r.bad = r.byte() != recordFormat
+	return r
 }
 
 func (r *reader) byte() byte {
@@ -138,8 +248,7 @@ func (r *reader) byte() byte {
 func (r *reader) num() uint64 {
 	n, size := binary.Uvarint(r.b)
 	if size <= 0 {
-		r.bad = true
-		r.b = nil
+		r.bad, r.b = true, nil
 		return 0
 	}
 	r.b = r.b[size:]
@@ -151,8 +260,7 @@ func (r *reader) id() events.ID { return events.ID{Ms: r.num(), Seq: r.num()} }
 func (r *reader) text() string {
 	n := r.num()
 	if n > uint64(len(r.b)) {
-		r.bad = true
-		r.b = nil
+		r.bad, r.b = true, nil
 		return ""
 	}
 	s := string(r.b[:n])
@@ -160,147 +268,9 @@ func (r *reader) text() string {
 	return s
 }
 
-func (r *reader) flag() bool {
-	f := r.byte()
-	if f > 1 {
-		r.bad = true
-	}
-	return f == 1
-}
-
-func (r *reader) start() { r.bad = r.byte() != recordFormat }
-
-// end fails when something is left over.
-func (r *reader) end(what string) error {
+// end panics when something is wrong or left over.
+func (r *reader) end(what string) {
 	if r.bad || len(r.b) > 0 {
-		return corrupt(what)
-	}
-	return nil
-}
-
-func (u *userRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 64), recordFormat)}
-	w.id(u.last)
-	w.id(u.confirmed)
-	w.id(u.trimmed)
-	w.num(u.events)
-	w.num(u.bytes)
-	w.num(u.oldest)
-	w.num(u.keys)
-	w.num(u.oldestKey)
-	return w.b
-}
-
-func decodeUser(b []byte) (u userRecord, err error) {
-	r := reader{b: b}
-	r.start()
-	u = userRecord{
-		last: r.id(), confirmed: r.id(), trimmed: r.id(),
-		events: r.num(), bytes: r.num(), oldest: r.num(), keys: r.num(), oldestKey: r.num(),
-	}
-	return u, r.end("a user")
-}
-
-func (l *logRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 16+len(l.name)+len(l.job)+len(l.data)), recordFormat)}
-	w.flag(l.durable)
-	w.num(l.at)
-	w.text(l.name)
-	w.text(l.job)
-	w.b = append(w.b, l.data...)
-	return w.b
-}
-
-// decodeLog leaves data a part of b.
-func decodeLog(b []byte) (l logRecord, err error) {
-	r := reader{b: b}
-	r.start()
-	l = logRecord{durable: r.flag(), at: r.num(), name: r.text(), job: r.text()}
-	l.data, r.b = r.b, nil
-	return l, r.end("an event")
-}
-
-func (j *jobRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 64), recordFormat, j.state)}
-	w.num(uint64(j.attempt))
-	w.id(j.last)
-	w.id(j.progress)
-	w.num(j.updated)
-	w.num(j.deadline)
-	w.num(j.indexed)
-	return w.b
-}
-
-func decodeJob(b []byte) (j jobRecord, err error) {
-	r := reader{b: b}
-	r.start()
-	j.state = r.byte()
-	attempt := r.num()
-	j.attempt = uint32(attempt)
-	j.last, j.progress = r.id(), r.id()
-	j.updated, j.deadline, j.indexed = r.num(), r.num(), r.num()
-	if int(j.state) >= len(jobStates) || attempt != uint64(j.attempt) {
-		r.bad = true
-	}
-	return j, r.end("a job")
-}
-
-func (k *keyRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 64), recordFormat)}
-	w.b = append(w.b, k.fingerprint[:]...)
-	w.num(k.at)
-	w.flag(k.durable)
-	w.id(k.id)
-	w.id(k.place)
-	w.flag(k.settled)
-	w.b = append(w.b, k.status)
-	w.num(k.sockets)
-	w.text(k.reason)
-	return w.b
-}
-
-func decodeKey(b []byte) (k keyRecord, err error) {
-	r := reader{b: b}
-	r.start()
-	if len(r.b) < len(k.fingerprint) {
-		return k, corrupt("an idempotency key")
-	}
-	copy(k.fingerprint[:], r.b)
-	r.b = r.b[len(k.fingerprint):]
-	k.at, k.durable, k.id, k.place = r.num(), r.flag(), r.id(), r.id()
-	k.settled, k.status = r.flag(), r.byte()
-	k.sockets, k.reason = r.num(), r.text()
-	if int(k.status) >= len(statuses) {
-		r.bad = true
-	}
-	return k, r.end("an idempotency key")
-}
-
-func encodeMs(ms uint64) []byte { return binary.BigEndian.AppendUint64(nil, ms) }
-
-func decodeMs(b []byte) (uint64, error) {
-	if len(b) != 8 {
-		return 0, corrupt("a time")
-	}
-	return binary.BigEndian.Uint64(b), nil
-}
-
-// must panics with a decoding error, for guard.
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// guard turns what the rules and bbolt panic with on damaged data into an
-// error. bbolt has no checksums on its pages and panics with anything.
-func guard(err *error) {
-	switch p := recover().(type) {
-	case nil:
-	case corruption:
-		*err = p
-	default:
-		*err = fmt.Errorf("%w: %v", corrupt("a page"), p)
+		panic(damage(what))
 	}
 }

@@ -1,231 +1,294 @@
 package embedded
 
 import (
-	"bytes"
+	"context"
+	"math"
 
 	"jobwire/internal/delivery"
-	"jobwire/internal/events"
 )
 
-// trimStep is how many events or keys one call removes for one user beyond
-// what its own entry brought, so that a POST stays short after a lowered
-// limit. The sweep does the rest.
-const trimStep = 64
-
-func (r *rules) cutoff(age int64) uint64 {
-	if int64(r.now) <= age {
-		return 0
-	}
-	return r.now - uint64(age)
-}
-
-// trim removes the oldest events of a user while there are too many, too
-// large or too old ones, at most limit. The latest event always stays.
-func (r *rules) trim(u *user, d *delivery.Dropped, limit int) (removed int) {
-	cutoff := r.cutoff(r.limits.Retention.Milliseconds())
-	over := func() bool {
-		return u.events > uint64(r.limits.Events) || u.bytes > uint64(r.limits.Bytes)
-	}
-	if !over() && u.oldest >= cutoff {
-		return 0
-	}
-	type victim struct {
-		id events.ID
-		logRecord
-	}
-	var victims []victim
-	prefix := userKey(u.name, kindLog)
-	count, size := u.events, u.bytes
-	// A variable of its own: what a closure holds lives on the heap, and u is in the way of every event.
-	oldest := r.now // when the log turns out to be empty
-	r.space.scan(prefix, after(prefix), func(key, value []byte) bool {
-		rec := must(decodeLog(value))
-		oldest = rec.at
-		tooMany := count > uint64(r.limits.Events) || size > uint64(r.limits.Bytes)
-		latest := count <= 1
-		if len(victims) == limit || !tooMany && rec.at >= cutoff || tooMany && latest {
-			return false
-		}
-		rec.data = nil
-		victims = append(victims, victim{idOf(key), rec})
-		count -= min(count, 1)
-		size -= min(size, uint64(len(value)))
-		return true
-	})
-	u.oldest = oldest
-	for _, v := range victims {
-		r.remove(u, v.id)
-		u.trimmed = v.id
-		d.Events++
-		if v.durable && v.id.Compare(u.confirmed) > 0 {
-			d.Unconfirmed++
-		}
-		if v.job != "" {
-			r.orphan(u.name, v.job, v.id)
-		}
-	}
-	return len(victims)
-}
-
-// orphan follows up in the job of a removed event: a job is remembered as
-// long as its last event is.
-func (r *rules) orphan(user, name string, id events.ID) {
-	j := r.job(user, name)
-	switch id {
-	case j.last:
-		r.reindex(&j, 0)
-		r.space.drop(jobKey(user, name))
-	case j.progress:
-		j.progress = events.ID{}
-		r.saveJob(&j)
-	}
-}
-
-// repeated answers an entry whose idempotency key is known.
-func (r *rules) repeated(u *user, e *delivery.Entry, d *delivery.Decision) bool {
-	b := r.space.get(answerKey(u.name, e.Event.IdempotencyKey))
-	if b == nil {
-		return false
-	}
-	k := must(decodeKey(b))
-	if k.at < r.cutoff(r.limits.KeyWindow.Milliseconds()) {
-		return false
-	}
-	// The answer may be about an event that is not on the disk yet.
-	r.durable = r.durable || k.durable
-	if k.fingerprint != e.Fingerprint {
-		d.Verdict = delivery.VerdictKeyReused
-		return true
-	}
-	d.Verdict, d.ID, d.Outcome = delivery.VerdictRepeated, k.id, k.outcome()
-	return true
-}
-
-// remember stores the answer to an idempotency key and makes room for it.
-func (r *rules) remember(u *user, e *delivery.Entry, k keyRecord) {
-	name := answerKey(u.name, e.Event.IdempotencyKey)
-	r.forgetKeys(u, trimStep)
-	if b := r.space.get(name); b != nil { // out of its window, or just trimmed
-		r.dropKey(u, name, must(decodeKey(b)).order())
-	}
-	k.fingerprint, k.at = e.Fingerprint, r.now
-	place := k.id
-	if place.IsZero() { // an ignored event needs a place among the keys by age, too
-		place = r.take(u)
-		k.place = place
-	}
-	r.space.put(name, k.encode())
-	r.space.put(ageKey(u.name, place), name)
-	if u.keys == 0 || k.at < u.oldestKey {
-		u.oldestKey = k.at
-	}
-	u.keys++
-}
-
-func (r *rules) dropKey(u *user, name []byte, place events.ID) {
-	r.space.drop(name)
-	r.space.drop(ageKey(u.name, place))
-	u.keys -= min(u.keys, 1)
-}
-
-// forgetKeys removes keys that are too old or too many, at most limit.
-func (r *rules) forgetKeys(u *user, limit int) (removed int) {
-	cutoff := r.cutoff(r.limits.KeyWindow.Milliseconds())
-	if u.keys < uint64(r.limits.Keys) && (u.keys == 0 || u.oldestKey >= cutoff) {
-		return 0
-	}
-	type victim struct {
-		name  []byte
-		place events.ID
-	}
-	var victims []victim
-	prefix := userKey(u.name, kindKeyByAge)
-	count := u.keys
-	oldest := r.now
-	r.space.scan(prefix, after(prefix), func(key, name []byte) bool {
-		if b := r.space.get(name); b != nil {
-			k := must(decodeKey(b))
-			oldest = k.at
-			if len(victims) == limit || count < uint64(r.limits.Keys) && k.at >= cutoff {
-				return false
-			}
-		}
-		victims = append(victims, victim{bytes.Clone(name), idOf(key)})
-		count -= min(count, 1)
-		return true
-	})
-	u.oldestKey = oldest
-	for _, v := range victims {
-		r.dropKey(u, v.name, v.place)
-	}
-	return len(victims)
-}
-
-// stale reports whether a sweep has something to do for a user.
-func (r *rules) stale(u *userRecord) bool {
-	events, keys := u.events > 0, u.keys > 0
-	return !events && !keys ||
-		events && u.oldest < r.cutoff(r.limits.Retention.Milliseconds()) ||
-		keys && u.oldestKey < r.cutoff(r.limits.KeyWindow.Milliseconds()) ||
-		u.events > uint64(r.limits.Events) || u.bytes > uint64(r.limits.Bytes)
-}
-
-// One step of a sweep looks at sweepStep users and calls sweep at most
-// sweepCalls times.
 const (
-	sweepStep  = 256
-	sweepCalls = sweepStep + 64
+	// trimStep is how much of each kind one call removes of one user beyond what its own entries bring, so that a POST stays
+	// short after a lowered limit. Later calls and the sweep do the rest.
+	trimStep = 64
+
+	// headStep is how many of the oldest messages are looked up at once.
+	headStep = 32
 )
 
-// findStale lists the users from a place in the space of keys on for whom a
-// sweep has something to do, and where to go on; nil at the end.
-func (r *rules) findStale(from []byte) (users []string, at []byte) {
-	if from == nil {
-		from = []byte{spaceUser}
+// cutoff is the time before which everything is too old.
+func (d *decision) cutoff() uint64 { return d.in.s.cutoff(d.now) }
+
+func (s *Store) cutoff(now uint64) uint64 {
+	if age := uint64(s.limits.Retention.Milliseconds()); now > age {
+		return now - age
 	}
-	end := []byte{spaceUser + 1}
-	for range sweepStep {
-		var found []byte
-		var stale bool
-		r.space.scan(from, end, func(key, value []byte) bool {
-			found = metaKey(userOf(key))
-			if bytes.Equal(key, found) {
-				u := must(decodeUser(value))
-				stale = r.stale(&u)
-			}
-			return false
-		})
-		if found == nil {
-			return users, nil
-		}
-		if stale {
-			users = append(users, userOf(found))
-		}
-		from = found
-		from[len(from)-2]++ // past all keys of the user
-		from = from[:len(from)-1]
-	}
-	return users, from
+	return 0
 }
 
-// sweep removes what is too old of one user, and the user when nothing is
-// left. It reports whether the user needs another step.
-func (r *rules) sweep(name string, d *delivery.Dropped) (more bool) {
-	u := r.load(name)
-	if u.last.IsZero() {
-		return false // it went meanwhile
-	}
-	removed := r.trim(&u, d, trimStep)
-	keys := r.forgetKeys(&u, trimStep)
-	if u.events == 0 && u.keys == 0 {
-		// Later ids must stay above what the user has had.
-		r.space.drop(metaKey(name))
-		if ms := u.last.Ms + 1; ms > r.floor {
-			r.floor = ms
-			r.space.put(keyFloor, encodeMs(ms))
+// prune forgets of the user what was kept because reading the disk might not have shown it yet.
+func (u *user) prune() {
+	for len(u.fresh) > 0 && u.fresh[0].by != nil && u.fresh[0].by.over() {
+		if len(u.heads) < headStep && uint64(len(u.heads)+len(u.fresh)) == u.messages {
+			u.heads = append(u.heads, logEntry{id: u.fresh[0].id, at: u.fresh[0].at, size: u.fresh[0].size})
 		}
-		return false
+		u.fresh = u.fresh[1:]
 	}
-	r.save(&u)
-	return removed == trimStep || keys == trimStep
+	if len(u.fresh) == 0 {
+		u.fresh = nil
+	}
+	for key, a := range u.answers {
+		if a.by != nil && a.by.over() {
+			delete(u.answers, key)
+		}
+	}
+}
+
+// trimMessages removes the oldest messages while there are too many, too large or too old ones. The latest always stays.
+func (d *decision) trimMessages(dropped *delivery.Dropped) error {
+	u, cutoff := d.u, d.cutoff()
+	for range trimStep {
+		over := u.messages > uint64(d.in.s.limits.Messages) || u.bytes > uint64(d.in.s.limits.MessagesBytes)
+		if u.messages <= 1 || !over && u.oldest >= cutoff {
+			return nil
+		}
+		head, err := d.head()
+		if err != nil || head == nil {
+			return err
+		}
+		if !over && head.at >= cutoff {
+			u.oldest = head.at
+			return nil
+		}
+		if err := d.dropHead(dropped); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// head returns the oldest message; nil when there is none.
+func (d *decision) head() (*logEntry, error) {
+	u := d.u
+	if len(u.heads) == 0 {
+		if err := d.lookUpHeads(); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(u.heads) > 0:
+		return &u.heads[0], nil
+	case len(u.fresh) > 0:
+		return &u.fresh[0], nil
+	}
+	return nil, nil
+}
+
+// lookUpHeads reads what trimming must know of the oldest messages on the disk. It seeks behind what was removed, since a
+// walk over that would be slow.
+func (d *decision) lookUpHeads() error {
+	u := d.u
+	if u.messages == uint64(len(u.fresh)) {
+		return nil
+	}
+	upper := past(userKey(u.name, kindMessage))
+	if len(u.fresh) > 0 {
+		upper = messageKey(u.name, u.fresh[0].id)
+	}
+	return d.in.read(func() error {
+		return d.in.scan(next(messageKey(u.name, u.dropped)), upper, func(key, value []byte) bool {
+			m := decodeMessage(value)
+			u.heads = append(u.heads, logEntry{id: trailingID(key), at: m.at, size: m.size()})
+			return len(u.heads) < headStep
+		})
+	})
+}
+
+// dropHead removes the oldest message, which head has found.
+func (d *decision) dropHead(dropped *delivery.Dropped) error {
+	u := d.u
+	list := &u.heads
+	if len(u.heads) == 0 {
+		list = &u.fresh
+	}
+	m := (*list)[0]
+	*list = (*list)[1:]
+	// A message's key is written once and removed once, so that the two may vanish together at the next compaction.
+	if err := d.write().SingleDelete(messageKey(u.name, m.id), nil); err != nil {
+		return err
+	}
+	u.messages--
+	u.bytes -= min(u.bytes, uint64(m.size))
+	u.dropped = m.id
+	dropped.Messages++
+	dropped.UpTo = m.id
+	if m.id.Compare(u.confirmed) > 0 {
+		dropped.Unconfirmed++
+	}
+	return nil
+}
+
+// drop removes a job.
+func (d *decision) drop(j *job, dropped *delivery.Dropped) {
+	u := d.u
+	delete(u.jobs, j.name)
+	j.unlink()
+	u.jobsBytes -= j.size()
+	j.gone, j.deadline, j.indexed = true, 0, 0
+	d.change(j)
+	dropped.Jobs++
+	if !j.finished() {
+		dropped.Running++
+	}
+}
+
+// trimJobs removes jobs while there are too many or too large ones: the oldest finished ones, then the oldest others; never
+// the one that has just changed.
+func (d *decision) trimJobs(latest *job, dropped *delivery.Dropped) {
+	u := d.u
+	for range trimStep {
+		if len(u.jobs) <= d.in.s.limits.Jobs && u.jobsBytes <= d.in.s.limits.JobsBytes {
+			return
+		}
+		j := u.finished.oldest
+		if j == nil || j == latest {
+			j = u.running.oldest
+		}
+		if j == nil || j == latest {
+			return
+		}
+		d.drop(j, dropped)
+	}
+}
+
+// oldestAt is the time of the oldest that a user has; 0 when there is nothing.
+func (u *user) oldestAt() uint64 {
+	oldest := uint64(math.MaxUint64)
+	if u.messages > 0 {
+		oldest = u.oldest
+	}
+	for _, l := range []*jobList{&u.finished, &u.running} {
+		if l.oldest != nil {
+			oldest = min(oldest, l.oldest.updated)
+		}
+	}
+	if u.keys > 0 {
+		oldest = min(oldest, u.oldestKey)
+	}
+	if oldest == math.MaxUint64 {
+		return 0
+	}
+	return oldest
+}
+
+// sweepStep is how many users one step of a sweep looks at.
+const sweepStep = 128
+
+// Sweep implements delivery.Store. It finds users by the ages of the oldest that they have.
+func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
+	in, err := s.enter(ctx)
+	if err != nil {
+		return swept, err
+	}
+	defer in.leave()
+	type entry struct {
+		ms   uint64
+		user string
+	}
+	var found []entry
+	err = in.read(func() error {
+		return in.scan([]byte{spaceAge}, ageKey(s.cutoff(in.clock()), ""), func(key, _ []byte) bool {
+			ms, user := parseAge(key)
+			found = append(found, entry{ms, user})
+			return len(found) < sweepStep
+		})
+	})
+	swept.More = len(found) == sweepStep
+	var last *round
+	for _, e := range found {
+		if err != nil {
+			return swept, err
+		}
+		var dropped delivery.Dropped
+		var by *round
+		var more bool
+		by, more, err = in.sweepUser(ctx, e.user, e.ms, &dropped)
+		swept.More = swept.More || more
+		if dropped != (delivery.Dropped{}) {
+			if swept.Dropped == nil {
+				swept.Dropped = make(map[string]delivery.Dropped)
+			}
+			swept.Dropped[e.user] = dropped
+		}
+		if by != nil {
+			last = by
+		}
+	}
+	if err != nil {
+		return swept, err
+	}
+	if len(swept.Dropped) > 0 {
+		s.swept.Store(true)
+	}
+	return swept, in.wait(ctx, last)
+}
+
+// sweepUser removes what is too old of one user, and the user when nothing is left.
+func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dropped *delivery.Dropped) (by *round, more bool, err error) {
+	u, err := in.lock(ctx, name)
+	if err != nil {
+		return nil, false, err
+	}
+	defer in.put(u)
+	if len(u.groups) > 0 {
+		return nil, true, nil // something is on its way; the next step finds it all here
+	}
+	d := in.decide(u)
+	cutoff := d.cutoff()
+	if u.aged != aged { // an entry that a crash or an earlier one has left behind
+		return in.removeAge(d, aged)
+	}
+	removed := 0
+	for ; removed < trimStep && u.messages > 0; removed++ {
+		head, err := d.head()
+		if err != nil {
+			return nil, false, err
+		}
+		if head == nil {
+			break
+		}
+		if u.oldest = head.at; head.at >= cutoff {
+			break
+		}
+		if err := d.dropHead(dropped); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, l := range []*jobList{&u.finished, &u.running} {
+		for ; removed < 2*trimStep && l.oldest != nil && l.oldest.updated < cutoff; removed++ {
+			d.drop(l.oldest, dropped)
+		}
+	}
+	if err := d.forgetKeys(0); err != nil {
+		return nil, false, err
+	}
+	if err := d.write().Delete(ageKey(aged, name), nil); err != nil {
+		return nil, false, err
+	}
+	u.aged = 0 // encode enters it again at what is the oldest now
+	if u.messages == 0 && len(u.jobs) == 0 && u.keys == 0 {
+		raise(&in.floor, u.last.Ms+1) // later places must stay above what the user has had
+		u.userRecord = userRecord{}
+	}
+	oldest := u.oldestAt()
+	by, err = d.commit()
+	return by, oldest != 0 && oldest < cutoff, err
+}
+
+func (in *instance) removeAge(d *decision, aged uint64) (by *round, more bool, err error) {
+	if err := d.write().Delete(ageKey(aged, d.u.name), nil); err != nil {
+		return nil, false, err
+	}
+	by, err = d.commit()
+	return by, false, err
 }

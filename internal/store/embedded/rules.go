@@ -3,292 +3,304 @@ package embedded
 import (
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
 )
 
-// rules decides about entries over a space. It lives for one call.
-type rules struct {
-	space  space
-	limits delivery.Limits
-	now    uint64 // ms
-	floor  uint64 // no id is below this ms
+// decision is one call's decisions about one user. The caller holds the user's lock for as long as it lives.
+type decision struct {
+	in  *instance
+	u   *user
+	now uint64 // ms
 
-	highest uint64 // the highest ms of an id given out
-	durable bool   // something was decided that must be on the disk before it is answered for
-
-	key brief
+	batch   *pebble.Batch // what goes to the disk beside the user's record, jobs and answers; nil when nothing does
+	out     []outgoing    // what was accepted, in the order of places
+	from    events.ID     // the user's last place before
+	durable bool          // the disk must have it before it is answered
+	settle  bool          // the answer rests on what may not be on the disk yet
+	ceiling uint64        // the highest ms taken that is not below the ceiling on the disk
+	full    bool          // nothing more can be stored
 }
 
-// user is a user's record while entries are decided about.
-type user struct {
-	name string
-	userRecord
+func (in *instance) decide(u *user) *decision {
+	u.prune()
+	return &decision{in: in, u: u, now: in.clock(), from: u.last, full: in.s.full.Load()}
 }
 
-// job is a job's record while an entry is decided about.
-type job struct {
-	user, name string
-	jobRecord
-}
-
-// load returns a user's record. Of a user who is not known, what may have been
-// removed is all below the floor.
-func (r *rules) load(name string) user {
-	u := user{name: name, userRecord: userRecord{trimmed: events.ID{Ms: r.floor}}}
-	if b := r.space.get(r.key.user(name)); b != nil {
-		u.userRecord = must(decodeUser(b))
+// take gives out the user's next place: the clock's, unless places are ahead of it.
+func (d *decision) take() events.ID {
+	place := events.ID{Ms: max(d.now, d.in.floor.Load())}
+	if d.u.last.Ms >= place.Ms {
+		place = events.ID{Ms: d.u.last.Ms, Seq: d.u.last.Seq + 1}
 	}
-	return u
+	d.u.last = place
+	raise(&d.in.highest, place.Ms)
+	if place.Ms >= d.in.ceiling.Load() {
+		d.durable = true
+		d.ceiling = place.Ms
+	}
+	return place
 }
 
-func (r *rules) save(u *user) { r.space.put(r.key.user(u.name), u.encode()) }
-
-// take gives out the user's next id: the clock's, unless ids are ahead of it.
-func (r *rules) take(u *user) events.ID {
-	ms := max(r.now, r.floor)
-	id := events.ID{Ms: ms}
-	if u.last.Ms >= ms {
-		id = events.ID{Ms: u.last.Ms, Seq: u.last.Seq + 1}
-	}
-	u.last = id
-	r.highest = max(r.highest, id.Ms)
-	return id
-}
-
-// decide is the heart of the store.
-func (r *rules) decide(e *delivery.Entry) delivery.Decision {
-	u := r.load(e.Event.UserID)
-	d := delivery.Decision{Confirmed: u.confirmed}
-	var changed bool
-	switch e.Kind {
-	case delivery.KindRefresh:
-		changed = r.refresh(&u, e, &d)
-	case delivery.KindStall:
-		changed = r.stall(&u, e, &d)
-	default:
-		changed = r.event(&u, e, &d)
-	}
-	if changed {
-		r.trim(&u, &d.Dropped, trimStep)
-		d.Trimmed = u.trimmed
-		r.save(&u)
-	}
-	return d
-}
-
-func (r *rules) event(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
-	ev := &e.Event
-	if ev.IdempotencyKey != "" && r.repeated(u, e, d) {
-		return false
-	}
-	class := events.ClassOf(ev.Name)
-	var j job
-	if ev.JobID != "" {
-		j = r.job(u.name, ev.JobID)
-		if class == events.Progress && j.finished() && ev.Attempt <= j.attempt {
-			d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonJobFinished
-			if ev.IdempotencyKey == "" {
-				return false
-			}
-			r.remember(u, e, keyRecord{
-				settled: true, status: statusByte(delivery.StatusIgnored), reason: d.Reason,
-			})
-			return true
+// event decides about one entry.
+func (d *decision) event(e *delivery.Entry) (dec delivery.Decision, err error) {
+	if e.IdempotencyKey != "" {
+		known, err := d.repeated(e, &dec)
+		if known || err != nil {
+			d.settle = true
+			return dec, err
 		}
 	}
-	if events.IsTerminal(ev.Name) && !j.progress.IsZero() {
-		d.FlushID = r.take(u)
+	var j *job
+	if e.Kind != events.Message {
+		j = d.job(e.JobID, &dec.Dropped)
+		if dec.Reason = ignored(j, &e.Event); dec.Reason != "" {
+			dec.Verdict = delivery.Ignored
+			d.settle = true // the state that it is ignored for
+			return dec, d.remember(e, &dec)
+		}
 	}
-	d.ID = r.append(u, logRecord{
-		durable: class == events.Durable, at: r.now, name: ev.Name, job: ev.JobID, data: ev.Data,
+	if d.full {
+		return dec, delivery.ErrStoreFull
+	}
+	from := d.u.last
+	dec.Place = d.take()
+	if e.Kind != events.Message {
+		d.advance(j, &e.Event, dec.Place, &dec.Dropped)
+	}
+	if e.Kind.Logged() {
+		if err := d.append(dec.Place, message{at: d.now, name: e.Name, data: e.Data}, &dec.Dropped); err != nil {
+			return dec, err
+		}
+	}
+	d.tell(delivery.Delivery{
+		UserID: d.u.name, Place: dec.Place, Prev: from, Name: e.Name, Data: e.Data, Kind: e.Kind, JobID: e.JobID,
 	})
-	if ev.JobID != "" {
-		r.advance(u, e, d.ID, &j)
-	}
-	if ev.IdempotencyKey != "" {
-		r.remember(u, e, keyRecord{durable: class == events.Durable, id: d.ID})
-	}
-	r.durable = r.durable || class == events.Durable
-	return true
+	return dec, d.remember(e, &dec)
 }
 
-// append puts a record at the end of the user's log.
-func (r *rules) append(u *user, rec logRecord) events.ID {
-	id := r.take(u)
-	b := rec.encode()
-	r.space.put(r.key.log(u.name, id), b)
-	if u.events == 0 || rec.at < u.oldest {
-		u.oldest = rec.at
-	}
-	u.events++
-	u.bytes += uint64(len(b))
-	return id
-}
-
-// remove takes a record out of the user's log.
-func (r *rules) remove(u *user, id events.ID) (rec []byte) {
-	b := r.space.drop(r.key.log(u.name, id))
-	if b == nil {
+// job returns a job of the user, nil when it is not known, or not any more.
+func (d *decision) job(name string, dropped *delivery.Dropped) *job {
+	j := d.u.jobs[name]
+	if j != nil && j.updated < d.cutoff() {
+		d.drop(j, dropped)
 		return nil
-	}
-	u.events -= min(u.events, 1)
-	u.bytes -= min(u.bytes, uint64(len(b)))
-	return b
-}
-
-// job returns a job; one that is not known is running and has no last event.
-func (r *rules) job(user, name string) job {
-	j := job{user: user, name: name}
-	if b := r.space.get(r.key.job(user, name)); b != nil {
-		j.jobRecord = must(decodeJob(b))
 	}
 	return j
 }
 
-func (r *rules) saveJob(j *job) { r.space.put(r.key.job(j.user, j.name), j.encode()) }
-
-// advance moves a job on by the event that has just been stored.
-func (r *rules) advance(u *user, e *delivery.Entry, id events.ID, j *job) {
-	ev := &e.Event
-	if j.finished() {
-		r.durable = true // progress that begins a job anew must not be forgotten by a crash
+// ignored returns why a job's event changes nothing; "" when it does. An event without an attempt belongs to the current one.
+func ignored(j *job, e *events.Event) (reason string) {
+	switch {
+	case j == nil, !e.HasAttempt && e.Kind.Ends(), e.HasAttempt && e.Attempt > j.attempt:
+		return ""
+	case e.HasAttempt && e.Attempt < j.attempt:
+		return delivery.ReasonAttemptSuperseded
+	case e.Kind == events.Progress && j.finished():
+		return delivery.ReasonJobFinished
 	}
-	// Late progress of an earlier attempt does not take the job back there; an end does say which attempt it ends.
-	if ev.Attempt > j.attempt || ev.Attempt != 0 && ev.Attempt != j.attempt && events.IsTerminal(ev.Name) {
-		r.durable = true // an end that names no attempt is the end of this one, also after a crash
-		j.attempt = ev.Attempt
-	}
-	switch ev.Name {
-	case events.JobProgress:
-		if !j.progress.IsZero() {
-			r.remove(u, j.progress) // only the latest counts
-		}
-		j.state, j.progress = jobRunning, id
-		r.watch(j, ev.StaleAfter)
-	case events.JobCompleted:
-		j.state, j.deadline = jobCompleted, 0
-	case events.JobFailed:
-		j.state, j.deadline = jobFailed, 0
-	}
-	j.last, j.updated = id, r.now
-	r.saveJob(j)
+	return ""
 }
 
-// watch sets or clears the deadline of a job. The entry among the deadlines
-// stays where it is until its time comes, and only then moves on: progress
-// that comes often does not rewrite it each time.
-func (r *rules) watch(j *job, staleAfter time.Duration) {
+// advance moves a job on by an event that is not ignored.
+func (d *decision) advance(j *job, e *events.Event, place events.ID, dropped *delivery.Dropped) {
+	u := d.u
+	if j == nil {
+		j = &job{name: e.JobID, jobRecord: jobRecord{started: d.now}}
+		if e.HasAttempt {
+			j.attempt = e.Attempt
+		}
+		u.add(j)
+	} else if e.HasAttempt && e.Attempt > j.attempt {
+		d.durable = true
+		u.jobsBytes -= j.dataSize()
+		j.jobRecord = jobRecord{started: d.now, attempt: e.Attempt, indexed: j.indexed}
+	}
+	before := j.dataSize()
+	j.last, j.updated = place, d.now
+	if e.Kind == events.Progress {
+		if j.state == jobStalled {
+			d.durable = true
+		}
+		j.state, j.stalled, j.silent = jobRunning, events.ID{}, 0
+		j.progress = progress{place, e.Name, append(j.progress.data[:0], e.Data...)}
+		d.watch(j, e.StaleAfter)
+	} else {
+		j.state = jobCompleted
+		if e.Kind == events.Failed {
+			j.state = jobFailed
+		}
+		j.stalled, j.silent = events.ID{}, 0
+		j.end = end{place, e.Name, append(j.end.data[:0], e.Data...)}
+		j.deadline, j.indexed = 0, 0
+	}
+	u.jobsBytes += j.dataSize() - before
+	u.list(j)
+	d.change(j)
+	d.trimJobs(j, dropped)
+}
+
+// watch sets or clears the deadline of a job. The entry among the deadlines stays where it is until its time comes, and only
+// then moves on: progress that comes often does not rewrite it each time.
+func (d *decision) watch(j *job, staleAfter time.Duration) {
 	if staleAfter <= 0 {
 		j.deadline = 0
 		return
 	}
-	j.deadline = r.now + uint64(max(staleAfter.Milliseconds(), 1))
-	if j.indexed != 0 && j.indexed <= j.deadline {
-		return
+	if j.deadline == 0 {
+		d.durable = true // a crash of ours must not leave the job unwatched
 	}
-	r.durable = true // a crash of ours must not leave the job unwatched
-	r.reindex(j, j.deadline)
+	j.deadline = d.now + uint64(max(staleAfter.Milliseconds(), 1))
+	if j.indexed == 0 || j.indexed > j.deadline {
+		d.durable = true
+		j.indexed = j.deadline
+	}
 }
 
-// reindex moves a job's entry among the deadlines; 0 removes it.
-func (r *rules) reindex(j *job, ms uint64) {
-	if j.indexed != 0 {
-		r.space.drop(dueKey(j.indexed, j.user, j.name))
+// change marks a job as changed since it was written.
+func (d *decision) change(j *job) {
+	u := d.u
+	if !j.changed {
+		j.changed = true
+		u.changed = append(u.changed, j)
 	}
-	if ms != 0 {
-		r.space.put(dueKey(ms, j.user, j.name), []byte{recordFormat})
-	}
-	j.indexed = ms
+	more := j.size() - j.counted
+	j.counted += more
+	u.unwritten += more
+	d.in.flusher.unwritten.Add(int64(more))
+	u.dirty = true
 }
 
-// refresh gives the latest progress of a job a new id.
-func (r *rules) refresh(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
-	j := r.job(u.name, e.Event.JobID)
-	if j.last.IsZero() || j.finished() || j.progress != e.At {
-		d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
-		return false
+// append puts a message at the end of the log, and makes room for it.
+func (d *decision) append(place events.ID, m message, dropped *delivery.Dropped) error {
+	u := d.u
+	if err := d.write().Set(messageKey(u.name, place), m.encode(), nil); err != nil {
+		return err
 	}
-	b := r.remove(u, e.At)
-	if b == nil {
-		panic(corrupt("the latest progress of a job"))
+	if u.messages == 0 || m.at < u.oldest {
+		u.oldest = m.at
 	}
-	rec := must(decodeLog(b))
-	d.ID = r.append(u, rec)
-	if j.last == e.At {
-		j.last = d.ID
-	}
-	j.progress = d.ID
-	r.saveJob(&j)
-	return true
+	u.messages++
+	u.bytes += uint64(m.size())
+	u.fresh = append(u.fresh, logEntry{id: place, at: m.at, size: m.size()})
+	d.durable = true
+	return d.trimMessages(dropped)
 }
 
-// stall stores job_stalled when the job's deadline has passed.
-func (r *rules) stall(u *user, e *delivery.Entry, d *delivery.Decision) (changed bool) {
-	d.Verdict, d.Reason = delivery.VerdictIgnored, delivery.ReasonSuperseded
-	name := e.Event.JobID
-	j := r.job(u.name, name)
-	if j.last.IsZero() || j.indexed != e.At.Ms {
-		r.space.drop(dueKey(e.At.Ms, u.name, name)) // nobody's any more
-		return false
+// write returns the batch of what goes to the disk.
+func (d *decision) write() *pebble.Batch {
+	if d.batch == nil {
+		d.batch = d.in.db.NewBatch()
 	}
-	if j.indexed > r.now {
-		return false
-	}
-	if j.deadline == 0 || j.deadline > r.now {
-		r.reindex(&j, j.deadline) // a later event has moved or cleared it
-		r.saveJob(&j)
-		return false
-	}
-	r.reindex(&j, 0)
-	data := delivery.StalledData(name, time.UnixMilli(int64(j.updated)))
-	id := r.append(u, logRecord{durable: true, at: r.now, name: events.JobStalled, job: name, data: data})
-	j.state, j.deadline, j.last, j.updated = jobStalled, 0, id, r.now
-	r.saveJob(&j)
-	r.durable = true
-	d.Verdict, d.Reason, d.ID, d.Data = delivery.VerdictStored, "", id, data
-	return true
+	d.u.dirty = true
+	return d.batch
 }
 
-// due lists the jobs whose entry among the deadlines has passed, and the
-// first one that has not.
-func (r *rules) due(limit int) (jobs []delivery.DueJob, first uint64) {
-	r.space.scan([]byte{spaceDue}, []byte{spaceDue + 1}, func(key, _ []byte) bool {
-		ms, user, job := parseDue(key)
-		if ms > r.now || len(jobs) == limit {
-			first = ms
-			return false
+// tell lines up a delivery to the feeds.
+func (d *decision) tell(del delivery.Delivery) {
+	d.out = append(d.out, outgoing{})
+	o := &d.out[len(d.out)-1]
+	o.Delivery = del
+}
+
+// commit hands what was decided to the committer, or what may wait to the flusher, and lines up what the feeds will be told.
+// It returns the round to wait for; nil when there is none.
+func (d *decision) commit() (*round, error) {
+	in, u := d.in, d.u
+	if in.flusher.unwritten.Load() > maxUnwritten {
+		d.durable = d.durable || u.dirty
+	}
+	var by *round
+	if n := len(u.groups); n > 0 {
+		by = u.groups[n-1].by
+	}
+	switch {
+	case d.durable || d.batch != nil:
+		b := d.write()
+		due, err := in.encode(u, b)
+		if err != nil {
+			return nil, err
 		}
-		jobs = append(jobs, delivery.DueJob{UserID: user, JobID: job, At: events.ID{Ms: ms}})
-		return true
-	})
-	return jobs, first
+		by = in.commits.add(b, true, d.ceiling, due)
+		u.carried(by)
+	case u.dirty:
+		in.flusher.add(u)
+	}
+	if len(d.out) > 0 {
+		u.groups = append(u.groups, &group{out: d.out, from: d.from, by: by})
+	} else if !d.settle && d.batch == nil {
+		return nil, nil
+	}
+	return by, nil
 }
 
-// settle stores a cursor or an answer.
-func (r *rules) settle(st *delivery.Settlement) {
-	if st.Key == "" {
-		u := r.load(st.UserID)
-		id := st.Confirmed
-		if id.Compare(u.last) > 0 {
-			id = u.last // nothing above it can have been seen
+// carried notes which round carries the user's changes.
+func (u *user) carried(by *round) {
+	u.by = by
+	for i := len(u.fresh) - 1; i >= 0 && u.fresh[i].by == nil; i-- {
+		u.fresh[i].by = by
+	}
+	for _, a := range u.answers {
+		if a.by == nil {
+			a.by = by
 		}
-		if id.Compare(u.confirmed) > 0 {
-			u.confirmed = id
-			r.save(&u)
+	}
+}
+
+// encode writes the user's record, jobs and answers into a batch, as far as they have changed, and returns the earliest
+// deadline among them.
+func (in *instance) encode(u *user, b *pebble.Batch) (due uint64, err error) {
+	set := func(key, value []byte) {
+		if err == nil {
+			err = b.Set(key, value, nil)
 		}
-		return
 	}
-	key := answerKey(st.UserID, st.Key)
-	b := r.space.get(key)
-	if b == nil {
-		return
+	remove := func(key []byte) {
+		if err == nil {
+			err = b.Delete(key, nil)
+		}
 	}
-	k := must(decodeKey(b))
-	if k.settled || k.id != st.Outcome.ID {
-		return
+	for _, j := range u.changed {
+		j.changed, j.counted = false, 0
+		if j.written != j.indexed {
+			if j.written != 0 {
+				remove(dueKey(j.written, u.name, j.name))
+			}
+			if j.indexed != 0 {
+				set(dueKey(j.indexed, u.name, j.name), []byte{recordFormat})
+				if due == 0 || j.indexed < due {
+					due = j.indexed
+				}
+			}
+			j.written = j.indexed
+		}
+		if j.gone {
+			remove(jobKey(u.name, j.name))
+		} else {
+			set(jobKey(u.name, j.name), j.encode())
+		}
 	}
-	k.settled, k.status = true, statusByte(st.Outcome.Status)
-	k.sockets, k.reason = uint64(max(st.Outcome.Sockets, 0)), st.Outcome.Reason
-	r.space.put(key, k.encode())
+	clear(u.changed)
+	u.changed = u.changed[:0]
+	for key, a := range u.answers {
+		if a.by == nil && !a.gone {
+			set(answerKey(u.name, key), a.encode())
+			set(keyByAgeKey(u.name, a.n), encodeAged(a.at, key))
+		}
+	}
+	switch oldest := u.oldestAt(); {
+	case !u.known():
+		remove(userKey(u.name, kindUser))
+	default:
+		if u.aged == 0 && oldest != 0 {
+			u.aged = oldest
+			set(ageKey(u.aged, u.name), []byte{recordFormat})
+		}
+		set(userKey(u.name, kindUser), u.encode())
+	}
+	in.flusher.unwritten.Add(-int64(u.unwritten))
+	u.unwritten, u.dirty = 0, false
+	return due, err
 }

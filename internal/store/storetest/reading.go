@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,331 +11,201 @@ import (
 	"jobwire/internal/events"
 )
 
-var readRules = []behaviour{
-	{name: "nobody has anything at first", test: func(b *bench) {
-		page := b.sees("ann", events.ID{})
-		same(b, "recovered", page.Recovered, true)
-		same(b, "last", page.Last, events.ID{})
-	}},
-	{name: "durable events are seen until they are confirmed", test: func(b *bench) {
+var replayRules = []behaviour{
+	{name: "messages are seen until they are confirmed", test: func(b *bench) {
 		one, two, three := b.note("ann"), b.note("ann"), b.note("ann")
 		b.sees("ann", events.ID{}, one, two, three)
 		b.confirm("ann", two)
 		b.sees("ann", events.ID{}, three)
 		b.confirm("ann", one) // cursors do not go back
-		b.restarted()
+		b.restart()
 		b.sees("ann", events.ID{}, three)
 	}},
-	{name: "a cursor cannot go beyond the last event", test: func(b *bench) {
-		b.note("ann")
+	{name: "a cursor cannot go beyond the last place", test: func(b *bench) {
+		one := b.note("ann")
 		b.confirm("ann", events.ID{Ms: 1 << 60})
+		confirmed, _, err := b.store.Cursor(context.Background(), "ann")
+		same(b, "cursor", confirmed, one)
+		same(b, "error", err, nil)
+		b.restart()
 		two := b.note("ann")
 		b.sees("ann", events.ID{}, two)
 	}},
-	{name: "a cursor for a user who has nothing is nothing", test: func(b *bench) {
-		b.confirm("ann", events.ID{Ms: 5})
-		id := b.note("ann")
-		b.sees("ann", events.ID{}, id)
-	}},
-	{name: "everything after the offset, confirmed or not", test: func(b *bench) {
+	{name: "everything after the offset, confirmed or not, and nothing before it", test: func(b *bench) {
 		one, two, three := b.note("ann"), b.note("ann"), b.note("ann")
-		b.confirm("ann", three)
 		page := b.sees("ann", one, two, three)
 		same(b, "recovered", page.Recovered, true)
-		same(b, "last", page.Last, three)
+		same(b, "place", page.Place, three)
+		b.confirm("ann", three)
+		b.restart()
+		b.sees("ann", one, two, three)
 		b.sees("ann", three)
 	}},
-	{name: "unconfirmed events before the offset are repeated", test: func(b *bench) {
-		one, two, three := b.note("ann"), b.note("ann"), b.note("ann")
-		b.confirm("ann", one)
-		b.sees("ann", two, two, three)
+	{name: "what came since the socket took its place is seen, confirmed or not", test: func(b *bench) {
+		b.note("ann")
+		since := b.note("ann")
+		three, four := b.note("ann"), b.note("ann")
+		b.confirm("ann", four)
+		recs, first := b.replay(delivery.Query{UserID: "ann", Since: since})
+		same(b, "places", places(recs), []events.ID{three, four})
+		same(b, "place", first.Place, four)
+		recs, _ = b.replay(delivery.Query{UserID: "ann", Since: since, Offset: events.ID{Ms: 1}, HasOffset: true})
+		same(b, "places", places(recs), []events.ID{three, four})
 	}},
 	{name: "what the caller knows of the cursor counts", test: func(b *bench) {
-		one, two := b.note("ann"), b.note("ann")
-		recs, _ := b.replay(delivery.Query{UserID: "ann", Confirmed: one})
-		if got := idsOf(recs); !slices.Equal(got, []events.ID{two}) {
-			b.Fatalf("sees %v", got)
-		}
+		one, two, three := b.note("ann"), b.note("ann"), b.note("ann")
+		recs, _ := b.replay(delivery.Query{UserID: "ann", Since: three, Confirmed: one})
+		same(b, "places", places(recs), []events.ID{two, three})
 	}},
-	{name: "the latest progress of unfinished jobs, for a client without offset", test: func(b *bench) {
-		running := b.post("ann", events.JobProgress, "1")
-		b.post("ann", events.JobProgress, "2")
-		done := b.post("ann", events.JobCompleted, "2")
-		b.confirm("ann", done)
-		b.sees("ann", events.ID{}, running)
-		b.sees("ann", done)
-		b.sees("ann", running, done)
-	}},
-	{name: "progress after the offset, unless its job is finished", test: func(b *bench) {
-		one := b.note("ann")
-		b.confirm("ann", one)
-		b.post("ann", events.JobProgress, "1")
-		running := b.post("ann", events.JobProgress, "2")
-		b.sees("ann", running)
-		done := b.post("ann", events.JobFailed, "1")
-		b.sees("ann", one, running, done)
-	}},
-	{name: "progress of a later attempt is seen", test: func(b *bench) {
-		b.post("ann", events.JobProgress, "1")
-		b.confirm("ann", b.post("ann", events.JobFailed, "1", attempt(1)))
-		again := b.post("ann", events.JobProgress, "1", attempt(2))
-		b.sees("ann", events.ID{}, again)
-	}},
-	{name: "an offset that the log does not know brings all that is retained", limits: delivery.Limits{Events: 3}, test: func(b *bench) {
+	{name: "an offset counts only if the log has that message", limits: delivery.Limits{Messages: 3}, test: func(b *bench) {
 		var ids []events.ID
 		for range 5 {
 			ids = append(ids, b.note("ann"))
 			b.advance(time.Second)
 		}
-		b.confirm("ann", ids[4])
+		at := b.progress("ann", "1")
+		b.confirm("ann", ids[2])
+		b.restart()
 		for _, c := range []struct {
 			offset    events.ID
 			recovered bool
 			want      []events.ID
 		}{
-			{ids[0], false, ids[2:]},
-			{ids[1], true, ids[2:]}, // the last one that was removed: nothing after it is missing
-			{ids[2], true, ids[3:]},
-			{ids[4], true, nil},
-			{events.ID{Ms: ids[4].Ms, Seq: ids[4].Seq + 1}, false, ids[2:]},
-			{events.ID{Ms: 1 << 63}, false, ids[2:]},
-			{events.ID{Ms: ids[2].Ms + 1}, true, ids[3:]}, // an id that was coalesced away
+			{ids[0], false, []events.ID{ids[3], ids[4], at}},
+			{ids[1], false, []events.ID{ids[3], ids[4], at}},
+			{ids[2], true, []events.ID{ids[3], ids[4], at}},
+			{ids[4], true, []events.ID{at}},
+			{at, false, []events.ID{ids[3], ids[4], at}}, // the place of progress is no id
+			{events.ID{Ms: ids[3].Ms, Seq: ids[3].Seq + 1}, false, []events.ID{ids[3], ids[4], at}},
+			{events.ID{Ms: 1 << 63}, false, []events.ID{ids[3], ids[4], at}},
 		} {
-			page := b.sees("ann", c.offset, c.want...)
-			if page.Recovered != c.recovered {
+			if page := b.sees("ann", c.offset, c.want...); page.Recovered != c.recovered {
 				b.Fatalf("offset %s: recovered %v", c.offset, page.Recovered)
 			}
 		}
 	}},
-	{name: "an offset of a user who is unknown is unknown", test: func(b *bench) {
-		same(b, "recovered", b.sees("ann", events.ID{Ms: 1}).Recovered, false)
+	{name: "an offset of another user does not count", test: func(b *bench) {
+		other := b.note("bob")
+		b.advance(time.Second)
+		id := b.note("ann")
+		same(b, "recovered", b.sees("ann", other, id).Recovered, false)
+	}},
+	{name: "the latest progress of every unfinished job, always", test: func(b *bench) {
+		running := b.progress("ann", "1")
+		b.progress("ann", "2")
+		done := b.complete("ann", "2")
+		b.confirm("ann", done)
+		b.restart()
+		b.sees("ann", events.ID{}, running)
+		b.sees("ann", done, running)
+		failed := b.accept("ann", entry(events.Failed, "1", attempt(1))).Place
+		b.confirm("ann", failed)
+		b.sees("ann", events.ID{})
+		again := b.progress("ann", "1", attempt(2))
+		b.sees("ann", events.ID{}, again)
+	}},
+	{name: "a stalled job's state follows its progress when its message is not replayed", test: func(b *bench) {
+		at := b.progress("ann", "1", staleAfter(time.Minute))
+		other := b.progress("ann", "2")
+		b.advance(time.Hour)
+		same(b, "stalled", b.stall(), 1)
+		stalled := b.follow("ann")
+		recs, _ := b.replay(delivery.Query{UserID: "ann", Since: stalled})
+		same(b, "places", places(recs), []events.ID{at, other, stalled})
+		same(b, "a message", recs[2].Message, true)
+		b.confirm("ann", stalled)
+		b.restart()
+		recs, _ = b.replay(delivery.Query{UserID: "ann", Since: stalled})
+		same(b, "places", places(recs), []events.ID{at, other, stalled})
+		same(b, "state", recs[2], delivery.Record{
+			Place: stalled, Name: events.JobStalled, Data: []byte(`{"jobId":"1","lastEventAt":"2026-01-02T03:04:05.000Z"}`),
+		})
+		recs, _ = b.replay(delivery.Query{UserID: "ann", Since: events.ID{}})
+		same(b, "since before it: a message", recs[2].Message, true)
+		again := b.progress("ann", "1")
+		b.sees("ann", stalled, other, again)
 	}},
 	{name: "pages are bounded by number and by bytes", test: func(b *bench) {
 		var want []events.ID
+		padding := strings.Repeat("x", 100)
 		for i := range 30 {
-			want = append(want, b.note("ann", data(fmt.Sprintf(`{"n":%d,"x":%q}`, i, strings.Repeat("x", 100)))))
+			want = append(want, b.note("ann", data(fmt.Sprintf(`{"n":%d,"x":%q}`, i, padding))))
+			want = append(want, b.progress("ann", fmt.Sprint(i), data(fmt.Sprintf(`{"p":%d,"x":%q}`, i, padding))))
 		}
 		for _, q := range []delivery.Query{
-			{Limit: 7, Bytes: 1 << 20}, {Limit: 1, Bytes: 1 << 20}, {Limit: 100, Bytes: 500}, {Limit: 100, Bytes: 1}, {Limit: 30, Bytes: 1 << 20},
+			{Limit: 7, Bytes: 1 << 20}, {Limit: 1, Bytes: 1 << 20}, {Limit: 100, Bytes: 500}, {Limit: 100, Bytes: 1}, {Limit: 60, Bytes: 1 << 20},
 		} {
 			q.UserID = "ann"
-			recs, first := b.replay(q)
-			if got := idsOf(recs); !slices.Equal(got, want) {
+			recs, _ := b.replay(q)
+			if got := places(recs); !slices.Equal(got, want) {
 				b.Fatalf("limit %d, bytes %d: %v", q.Limit, q.Bytes, got)
 			}
-			if size := len(first.Records) * 110; q.Bytes >= 500 && size > q.Bytes {
-				b.Fatalf("a page of %d bytes", size)
-			}
 		}
 	}},
-	{name: "a replay goes on where it was while the cursor and the log move", test: func(b *bench) {
+	{name: "a replay shows what was when it began", test: func(b *bench) {
 		one, two := b.note("ann"), b.note("ann")
+		moves := b.progress("ann", "moves")
+		stays := b.progress("ann", "stays")
 		q := delivery.Query{UserID: "ann", Limit: 1, Bytes: 1 << 20}
-		page, err := b.store.Read(b.Context(), q)
-		if err != nil || len(page.Records) != 1 || page.Records[0].ID != one || page.Next == nil {
+		page, err := b.store.Read(context.Background(), q)
+		if err != nil || len(page.Records) != 1 || page.Records[0].Place != one || page.Next == nil {
 			b.Fatalf("%+v, %v", page, err)
 		}
+		b.progress("ann", "moves")
 		three := b.note("ann")
 		b.confirm("ann", three)
-		recs, _ := b.replay(*page.Next)
-		if got := idsOf(recs); !slices.Equal(got, []events.ID{two, three}) {
-			b.Fatalf("goes on with %v", got)
-		}
+		q.Next = page.Next
+		recs, first := b.replay(q)
+		same(b, "goes on with", places(recs), []events.ID{two, stays})
+		same(b, "place", first.Place, stays)
+		_ = moves // its newer progress comes live
 	}},
 }
 
-var retentionRules = []behaviour{
-	{name: "the oldest events make room by number", limits: delivery.Limits{Events: 3}, test: func(b *bench) {
-		one, two := b.note("ann"), b.note("ann")
-		three := b.note("ann")
-		b.confirm("ann", one)
-		d := b.publish(entry("ann", "note", ""))[0]
-		same(b, "dropped", d.Dropped, delivery.Dropped{Events: 1})
-		e := b.publish(entry("ann", "note", ""))[0]
-		same(b, "dropped", e.Dropped, delivery.Dropped{Events: 1, Unconfirmed: 1})
-		_ = two
-		b.sees("ann", events.ID{}, three, d.ID, e.ID)
-	}},
-	{name: "the oldest events make room by bytes, the latest always stays", limits: delivery.Limits{Bytes: 1000}, test: func(b *bench) {
-		big := data(`"` + strings.Repeat("x", 400) + `"`)
-		b.note("ann", big)
-		two, three := b.note("ann", big), b.note("ann", big)
-		b.sees("ann", events.ID{}, two, three)
-		huge := b.note("ann", data(`"`+strings.Repeat("x", 5000)+`"`))
-		b.restarted()
-		b.sees("ann", events.ID{}, huge)
-	}},
-	{name: "progress makes room too, and its own old ones do not count", limits: delivery.Limits{Events: 2}, test: func(b *bench) {
-		one := b.note("ann")
-		for range 10 {
-			b.post("ann", events.JobProgress, "1")
+var listRules = []behaviour{
+	{name: "jobs are listed by their latest change", test: func(b *bench) {
+		for _, job := range []string{"1", "2", "3", "4"} {
+			b.progress("ann", job)
 		}
-		last := b.post("ann", events.JobProgress, "1")
-		b.sees("ann", events.ID{}, one, last)
-		two := b.note("ann")
-		b.sees("ann", events.ID{}, last, two)
-		three := b.note("ann")
-		b.sees("ann", events.ID{}, two, three)
-		same(b, "jobs", len(b.jobs("ann")), 0)
-	}},
-	{name: "a job is remembered as long as its last event", limits: delivery.Limits{Events: 2}, test: func(b *bench) {
-		b.post("ann", events.JobProgress, "1")
-		b.post("ann", events.JobCompleted, "1")
-		b.note("ann") // the progress goes
-		jobs := b.jobs("ann")
-		same(b, "jobs", len(jobs), 1)
-		same(b, "progress", string(jobs[0].Progress), "")
-		b.note("ann") // the terminal goes
-		same(b, "jobs", len(b.jobs("ann")), 0)
-	}},
-	{name: "the sweep removes what is too old", limits: delivery.Limits{Retention: time.Minute, KeyWindow: 2 * time.Minute}, test: func(b *bench) {
-		b.note("ann", key("k", 1))
-		b.post("ann", events.JobProgress, "1", staleAfter(time.Hour))
-		b.note("bob")
-		b.confirm("bob", b.note("bob"))
-		b.advance(45 * time.Second)
-		late := b.note("ann")
-		b.advance(30 * time.Second)
-		b.restarted()
-		same(b, "dropped", b.sweep(), delivery.Dropped{Events: 4, Unconfirmed: 1})
-		b.sees("ann", events.ID{}, late)
-		b.sees("bob", events.ID{})
-		same(b, "jobs", len(b.jobs("ann")), 0)
-		same(b, "key", b.publish(entry("ann", "note", "", key("k", 1)))[0].Verdict, delivery.VerdictRepeated)
-		b.advance(time.Hour)
-		b.restarted()
-		b.sweep()
-		due, next, err := b.store.Due(b.Context(), 10)
-		if len(due) > 0 || !next.IsZero() || err != nil {
-			b.Fatalf("deadlines of removed jobs: %v, %v, %v", due, next, err)
-		}
-	}},
-	{name: "an offset from before a user was forgotten stays unknown", limits: delivery.Limits{Retention: time.Minute, KeyWindow: time.Minute}, test: func(b *bench) {
-		seen := b.note("ann")
-		b.note("ann") // nobody ever sees it
-		b.advance(time.Hour)
-		b.sweep()
-		same(b, "nothing left", b.sees("ann", seen).Recovered, false)
-		id := b.note("ann")
-		same(b, "a new event", b.sees("ann", seen, id).Recovered, false)
-		b.restarted()
-		same(b, "after a restart", b.sees("ann", seen, id).Recovered, false)
-		same(b, "the new event's own id", b.sees("ann", id, id).Recovered, true) // unconfirmed, so it is repeated
-	}},
-	{name: "an offset of another store is unknown", test: func(b *bench) {
-		old := events.ID{Ms: uint64(start.Add(-time.Hour).UnixMilli())}
-		id := b.note("ann")
-		same(b, "recovered", b.sees("ann", old, id).Recovered, false)
-	}},
-	{name: "what had to make room is told with its highest id", limits: delivery.Limits{Events: 2}, test: func(b *bench) {
-		one, two := b.note("ann"), b.note("ann")
-		same(b, "trimmed", b.publish(entry("ann", "note", ""))[0].Trimmed, one)
-		same(b, "trimmed", b.publish(entry("ann", "note", ""))[0].Trimmed, two)
-	}},
-	{name: "a post removes what is too old of its user", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
+		b.complete("ann", "2")
+		b.progress("ann", "1")
 		b.note("ann")
-		b.advance(2 * time.Minute)
-		id := b.note("ann")
-		b.sees("ann", events.ID{}, id)
-	}},
-	{name: "the sweep comes through many users in bounded steps", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
-		var entries []delivery.Entry
-		for i := range 1000 {
-			entries = append(entries, entry(fmt.Sprint("user", i), "note", ""))
+		b.restart()
+		var got []string
+		for _, j := range b.jobs("ann") {
+			got = append(got, j.JobID)
 		}
-		b.publish(entries...)
-		many := make([]delivery.Entry, 500)
-		for i := range many {
-			many[i] = entry("ann", "note", "")
-		}
-		b.publish(many...)
-		b.advance(time.Hour)
-		b.restarted()
-		same(b, "dropped", b.sweep(), delivery.Dropped{Events: 1500, Unconfirmed: 1500})
+		same(b, "jobs", got, []string{"1", "2", "4", "3"})
+		page, err := b.store.Jobs(context.Background(), delivery.JobsQuery{UserID: "ann", Limit: 2})
+		same(b, "error", err, nil)
+		same(b, "place", page.Place, b.follow("ann"))
+		same(b, "jobs", len(page.Jobs), 2)
+		rest, err := b.store.Jobs(context.Background(), delivery.JobsQuery{UserID: "ann", Limit: 2, Before: page.Next})
+		same(b, "error", err, nil)
+		same(b, "jobs", []string{rest.Jobs[0].JobID, rest.Jobs[1].JobID}, []string{"4", "3"})
+		same(b, "next", rest.Next, events.ID{})
 	}},
-}
-
-var stallRules = []behaviour{
-	{name: "a job without events stalls once", test: func(b *bench) {
-		progress := b.post("ann", events.JobProgress, "1", staleAfter(time.Minute))
-		b.advance(59 * time.Second)
-		due, next := b.due()
-		same(b, "early", len(due), 0)
-		same(b, "next", next, start.Add(time.Minute))
-		b.restarted()
-		b.advance(time.Second)
-		due, _ = b.due()
-		same(b, "due", len(due), 1)
-		d := b.stall(due[0])
-		same(b, "verdict", d.Verdict, delivery.VerdictStored)
-		same(b, "data", string(d.Data), `{"jobId":"1","lastEventAt":"2026-01-02T03:04:05.000Z"}`)
-		same(b, "state", b.jobs("ann")[0].State, delivery.JobStalled)
-		b.sees("ann", events.ID{}, progress, d.ID)
-		same(b, "again", b.stall(due[0]).Verdict, delivery.VerdictIgnored)
-		due, next = b.due()
-		same(b, "due", len(due), 0)
-		same(b, "next", next.IsZero(), true)
-	}},
-	{name: "a later event moves or clears the deadline", test: func(b *bench) {
-		b.post("ann", events.JobProgress, "moves", staleAfter(time.Minute))
-		b.post("ann", events.JobProgress, "clears", staleAfter(time.Minute))
-		b.post("ann", events.JobProgress, "ends", staleAfter(time.Minute))
-		b.post("ann", events.JobProgress, "hurries", staleAfter(time.Hour))
-		b.advance(30 * time.Second)
-		b.post("ann", events.JobProgress, "moves", staleAfter(time.Minute))
-		b.post("ann", events.JobProgress, "clears")
-		b.post("ann", events.JobCompleted, "ends")
-		b.post("ann", events.JobProgress, "hurries", staleAfter(10*time.Second))
-		b.advance(40 * time.Second)
-		same(b, "stalled", b.stallAll(), []string{"hurries"})
-		_, next := b.due()
-		same(b, "next", next, start.Add(90*time.Second))
-		b.advance(20 * time.Second)
-		same(b, "stalled", b.stallAll(), []string{"moves"})
-		b.advance(24 * time.Hour)
-		same(b, "stalled", len(b.stallAll()), 0)
-	}},
-	{name: "a later event clears the stall", test: func(b *bench) {
-		b.post("ann", events.JobProgress, "1", staleAfter(time.Minute))
-		b.advance(time.Hour)
-		b.stallAll()
-		again := b.post("ann", events.JobProgress, "1", staleAfter(time.Minute))
-		same(b, "state", b.jobs("ann")[0].State, delivery.JobRunning)
-		same(b, "last event", b.jobs("ann")[0].LastEventID, again.String())
-		b.advance(time.Hour)
-		same(b, "stalled", b.stallAll(), []string{"1"})
-	}},
-}
-
-func (b *bench) due() ([]delivery.DueJob, time.Time) {
-	b.Helper()
-	jobs, next, err := b.store.Due(b.Context(), 100)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return jobs, next.UTC()
-}
-
-func (b *bench) stall(j delivery.DueJob) delivery.Decision {
-	b.Helper()
-	return b.publish(delivery.Entry{Kind: delivery.KindStall, At: j.At, Event: events.Event{UserID: j.UserID, JobID: j.JobID}})[0]
-}
-
-// stallAll lets everything stall whose deadline has passed.
-func (b *bench) stallAll() (stalled []string) {
-	b.Helper()
-	for range 100 {
-		due, _ := b.due()
-		if len(due) == 0 {
-			slices.Sort(stalled)
-			return stalled
-		}
-		for _, j := range due {
-			if b.stall(j).Verdict == delivery.VerdictStored {
-				stalled = append(stalled, j.JobID)
+	{name: "a page ends at its bytes, and one job always fits", test: func(b *bench) {
+		big := data(`"` + strings.Repeat("x", delivery.MaxJobsBytes*2/5) + `"`)
+		huge := data(`"` + strings.Repeat("x", delivery.MaxJobsBytes+1) + `"`)
+		b.progress("ann", "1", big)
+		b.progress("ann", "2", big)
+		b.complete("ann", "3", big)
+		b.complete("ann", "4", huge)
+		var got []int
+		for q := (delivery.JobsQuery{UserID: "ann", Limit: 50}); ; {
+			page, err := b.store.Jobs(context.Background(), q)
+			same(b, "error", err, nil)
+			got = append(got, len(page.Jobs))
+			if q.Before = page.Next; q.Before.IsZero() {
+				break
 			}
 		}
-	}
-	b.Fatal("the deadlines do not end")
-	return nil
+		same(b, "pages", got, []int{1, 2, 1})
+	}},
+	{name: "who has no jobs has an empty page", test: func(b *bench) {
+		page, err := b.store.Jobs(context.Background(), delivery.JobsQuery{UserID: "ann", Limit: 50})
+		same(b, "page", page, delivery.JobsPage{})
+		same(b, "error", err, nil)
+	}},
 }

@@ -1,0 +1,143 @@
+package embedded
+
+import (
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"jobwire/internal/delivery"
+)
+
+// repeated answers an entry whose idempotency key came before, within the retention.
+func (d *decision) repeated(e *delivery.Entry, dec *delivery.Decision) (known bool, err error) {
+	a, err := d.answer(e.IdempotencyKey)
+	if err != nil || a == nil || a.at < d.cutoff() {
+		return false, err
+	}
+	if a.fingerprint != e.Fingerprint {
+		dec.Verdict = delivery.KeyReused
+		return true, nil
+	}
+	dec.Verdict, dec.Place, dec.Reason = delivery.Repeated, a.place, a.reason
+	return true, nil
+}
+
+// answer looks a key up; nil when it is not known.
+func (d *decision) answer(key string) (*answer, error) {
+	u := d.u
+	if a := u.answers[key]; a != nil {
+		if a.gone {
+			return nil, nil
+		}
+		return &a.answer, nil
+	}
+	if u.keys == 0 {
+		return nil, nil
+	}
+	var found *answer
+	err := d.in.read(func() error {
+		b, closer, err := d.in.db.Get(answerKey(u.name, key))
+		if errors.Is(err, pebble.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		a := decodeAnswer(b)
+		found = &a
+		return closer.Close()
+	})
+	return found, err
+}
+
+// remember keeps what an entry with an idempotency key was answered.
+func (d *decision) remember(e *delivery.Entry, dec *delivery.Decision) error {
+	if e.IdempotencyKey == "" || d.full {
+		return nil
+	}
+	u := d.u
+	old, err := d.answer(e.IdempotencyKey)
+	if err != nil {
+		return err
+	}
+	if old != nil { // too old
+		if err := d.forgetKey(e.IdempotencyKey, old.n); err != nil {
+			return err
+		}
+	}
+	if err := d.forgetKeys(1); err != nil {
+		return err
+	}
+	if u.keys == 0 || d.now < u.oldestKey {
+		u.oldestKey = d.now
+	}
+	u.keys++
+	u.nextKey++
+	u.dirty = true
+	u.setReply(e.IdempotencyKey, &reply{answer: answer{
+		fingerprint: e.Fingerprint, at: d.now, n: u.nextKey, place: dec.Place, reason: dec.Reason,
+	}})
+	return nil
+}
+
+func (u *user) setReply(key string, r *reply) {
+	if u.answers == nil {
+		u.answers = make(map[string]*reply)
+	}
+	u.answers[key] = r
+}
+
+func (d *decision) forgetKey(key string, n uint64) error {
+	u := d.u
+	u.setReply(key, &reply{gone: true})
+	u.keys -= min(u.keys, 1)
+	if err := d.write().Delete(answerKey(u.name, key), nil); err != nil {
+		return err
+	}
+	return d.batch.Delete(keyByAgeKey(u.name, n), nil)
+}
+
+// forgetKeys removes keys that are too old, and makes room for some more: for several at once, since looking the oldest up
+// costs a walk. It finds those that are on the disk; the last half second of progress may go beyond the limit.
+func (d *decision) forgetKeys(more int) error {
+	u, cutoff, limit := d.u, d.cutoff(), d.in.s.limits.Keys
+	over := 0
+	if n := int(u.keys) + more - limit; n > 0 {
+		over = min(max(n, limit/16), trimStep)
+	}
+	if u.keys == 0 || over == 0 && u.oldestKey >= cutoff {
+		return nil
+	}
+	type victim struct {
+		key string
+		n   uint64
+	}
+	var victims []victim
+	oldest := d.now
+	err := d.in.read(func() error {
+		lower, upper := keyByAgeKey(u.name, u.firstKey), past(userKey(u.name, kindKeyByAge))
+		return d.in.scan(lower, upper, func(key, value []byte) bool {
+			at, name := decodeAged(value)
+			if r := u.answers[name]; r != nil && r.n != trailingNumber(key) {
+				return true // it was forgotten just now, perhaps used again
+			}
+			oldest = at
+			if len(victims) == trimStep || len(victims) >= over && at >= cutoff {
+				return false
+			}
+			victims = append(victims, victim{name, trailingNumber(key)})
+			return true
+		})
+	})
+	if err != nil {
+		return err
+	}
+	u.oldestKey = oldest
+	for _, v := range victims {
+		u.firstKey = v.n + 1
+		if err := d.forgetKey(v.key, v.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
