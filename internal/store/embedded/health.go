@@ -219,16 +219,19 @@ func (s *Store) recover() {
 			s.opts.Logger.Debug("the event store cannot be opened again", "error", err)
 			return
 		}
-		select {
-		case <-s.closing:
-			in.abort()
-			return
-		default:
-		}
 		s.opts.Logger.Info("the event store works again", "dir", s.dir)
 		s.install(in)
+		select {
+		case <-s.closing:
+			if s.current.CompareAndSwap(in, nil) { // Close has come before it
+				in.fail(errClosing)
+			}
+		default:
+		}
 	})
 }
+
+var errClosing = errors.New("the store is closing")
 
 func (s *Store) reopen(old *instance, cause error) (*instance, error) {
 	switch name, err := old.fence.missing(); {

@@ -144,7 +144,7 @@ func (u *user) states(at *delivery.QueryState, q delivery.Query, cutoff uint64) 
 	slices.SortFunc(found, func(a, b state) int { return a.place.Compare(b.place) })
 	size := 0
 	for i, f := range found {
-		if i > q.Limit || size > q.Bytes {
+		if i > q.Limit || i > 1 && size > q.Bytes {
 			break // one more than fits, so that the page knows that there are more
 		}
 		r := delivery.Record{Place: f.place, Name: f.j.progress.event}

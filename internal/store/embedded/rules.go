@@ -236,8 +236,9 @@ func (d *decision) commit() (*round, error) {
 	return by, nil
 }
 
-// carried notes by which round the user's fresh messages and answers go to the disk.
+// carried notes which round carries the user's changes.
 func (u *user) carried(by *round) {
+	u.by = by
 	for i := len(u.fresh) - 1; i >= 0 && u.fresh[i].by == nil; i-- {
 		u.fresh[i].by = by
 	}

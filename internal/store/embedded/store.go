@@ -139,8 +139,8 @@ const closeWait = 5 * time.Second
 // Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up after 5 s.
 func (s *Store) Close() (err error) {
 	s.closed.Do(func() {
-		in := s.current.Swap(nil)
 		close(s.closing)
+		in := s.current.Swap(nil)
 		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 		defer cancel()
 		if in != nil {

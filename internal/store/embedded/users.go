@@ -19,6 +19,7 @@ type user struct {
 	running   jobList // and stalled ones
 	jobsBytes int
 
+	by     *round     // the latest that carries something of the user
 	heads  []logEntry // the oldest messages on the disk, as far as they have been looked up
 	fresh  []logEntry // the latest messages: what a round carries that is perhaps not applied yet
 	groups []*group   // what is on its way to the feeds, in the order of places
@@ -216,12 +217,12 @@ func (c *cache) put(u *user, size int, known bool) {
 	if u.refs > 0 {
 		return
 	}
-	if size >= 0 && !known || u.size == 0 {
+	if (size >= 0 && !known || u.size == 0) && u.by.over() {
 		sh.remove(u)
 		return
 	}
 	sh.push(u)
-	for sh.bytes > c.limit && sh.oldest != u {
+	for sh.bytes > c.limit && sh.oldest != u && sh.oldest.by.over() { // until then the disk shows what was before
 		out := sh.oldest
 		sh.unlink(out)
 		sh.remove(out)

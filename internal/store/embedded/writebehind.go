@@ -21,6 +21,7 @@ type flusher struct {
 	mu        sync.Mutex
 	users     []*user // each once, referred to
 	unwritten atomic.Int64
+	flushing  sync.Mutex // held while a flush is under way
 	stop      chan struct{}
 	ended     chan struct{}
 }
@@ -69,6 +70,8 @@ func (f *flusher) run() {
 
 // flush writes all that is dirty now and returns when it is on the disk.
 func (f *flusher) flush() error {
+	f.flushing.Lock()
+	defer f.flushing.Unlock()
 	f.mu.Lock()
 	users := f.users
 	f.users = nil
