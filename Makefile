@@ -78,6 +78,13 @@ test/e2e/node_modules/.installed: test/e2e/package-lock.json
 	cd test/e2e && $(NPM_CI)
 	touch $@
 
+.PHONY: test-all
+test-all: test chaos hostile reconnects ## test and its long forms, about half an hour
+
+.PHONY: reconnects
+reconnects: setup bin/jobwire-race test/e2e/node_modules/.installed ## a tab that comes and goes 200,000 times while its user is posted to
+	cd test/e2e && RECONNECTS=200000 JOBWIRE_BIN=../../bin/jobwire-race node --test --test-reporter=spec --test-concurrency=1 reconnect.test.mjs
+
 .PHONY: hostile
 hostile: ## the long form of the tests that attack; HOSTILE_SOAK=1h for a longer churn
 	HOSTILE=full $(GO) test -race -count=1 -timeout 2h -v ./test/hostile
