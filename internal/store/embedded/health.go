@@ -5,17 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 const (
-	// stuckAfter is how long a write may take before the store answers that it is not available.
-	stuckAfter = 10 * time.Second
-
 	// maxAbandoned is how many failed instances may be left behind unclosed, since something in them hangs. Each keeps its
 	// memory. Above it the store stays as it is until the process is started again.
 	maxAbandoned = 8
@@ -104,8 +101,8 @@ func (s *Store) watch() {
 
 // check looks at an instance that works. What may hang with the disk runs beside, one at a time.
 func (s *Store) check(in *instance) {
-	if begun := in.commits.begun.Load(); begun != 0 && time.Since(time.UnixMilli(begun)) > stuckAfter {
-		in.fail(fmt.Errorf("a write takes longer than %s", stuckAfter))
+	if begun := in.commits.begun.Load(); begun != 0 && time.Since(time.UnixMilli(begun)) > s.opts.stuckAfter {
+		in.fail(fmt.Errorf("a write takes longer than %s", s.opts.stuckAfter))
 		return
 	}
 	h := &s.health
@@ -280,14 +277,14 @@ func (s *Store) bury(in *instance) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(closeWait):
+	case <-time.After(s.opts.closeWait):
 	}
 }
 
-// missingFile reports whether an error of Open says that files are gone.
-func missingFile(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrNotExist) ||
-		errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, pebble.ErrDBNotPristine)
+// isDamage reports whether an error of Open is about what is in the directory, not about reaching it.
+func isDamage(err error) bool {
+	var errno syscall.Errno
+	return errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errno)
 }
 
 // Ready says whether events can be stored.
