@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,7 +41,16 @@ type health struct {
 	warned    bool
 	compacted time.Time
 	ended     chan struct{}
-	burials   sync.WaitGroup
+	busy      atomic.Int64 // goroutines that close and open instances
+}
+
+// begin runs fn in a goroutine that Close waits for.
+func (h *health) begin(fn func()) {
+	h.busy.Add(1)
+	go func() {
+		defer h.busy.Add(-1)
+		fn()
+	}()
 }
 
 // leave counts instances that are left behind.
@@ -67,7 +77,7 @@ func (s *Store) failed(in *instance) {
 		h.failed = in
 		h.attempts = 0
 		h.mu.Unlock()
-		h.burials.Go(func() { s.bury(in) })
+		h.begin(func() { s.bury(in) })
 		s.opts.Logger.Error("the event store has failed, events are refused until it can be opened again",
 			"error", in.cause, "dir", s.dir, "remedy", remedyFor(in.cause))
 	})
@@ -204,7 +214,7 @@ func (s *Store) recover() {
 	}
 	h.opening = true
 	cause := h.cause
-	h.burials.Go(func() {
+	h.begin(func() {
 		in, err := s.reopen(old, cause)
 		h.mu.Lock()
 		h.opening = false
@@ -257,17 +267,13 @@ func (s *Store) reopen(old *instance, cause error) (*instance, error) {
 // bury closes a failed instance. Something in it may hang for ever; it is left behind then.
 func (s *Store) bury(in *instance) {
 	h := &s.health
-	h.mu.Lock()
-	h.abandoned++
-	h.mu.Unlock()
+	h.leave(1)
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
 		<-in.commits.ended
 		<-in.flusher.ended
-		for in.calls.Load() > 0 {
-			time.Sleep(10 * time.Millisecond)
-		}
+		untilZero(context.Background(), &in.calls)
 		h.mu.Lock()
 		h.commits += in.commits.commits.Load()
 		h.syncs += in.commits.syncs.Load()
@@ -278,6 +284,12 @@ func (s *Store) bury(in *instance) {
 	select {
 	case <-closed:
 	case <-time.After(s.opts.closeWait):
+	}
+}
+
+// untilZero waits for a counter of what goes on.
+func untilZero(ctx context.Context, n *atomic.Int64) {
+	for tick := time.NewTicker(time.Millisecond); n.Load() > 0 && ctx.Err() == nil; <-tick.C {
 	}
 }
 

@@ -149,7 +149,7 @@ func (s *Store) Close() (err error) {
 		}
 		_ = within(ctx, func() error { // what it still does for a failed instance
 			<-s.health.ended
-			s.health.burials.Wait()
+			untilZero(ctx, &s.health.busy)
 			return nil
 		})
 		err = errors.Join(err, within(ctx, s.lock.Close))
@@ -171,11 +171,8 @@ func within(ctx context.Context, fn func() error) error {
 
 // close ends an instance that works.
 func (in *instance) close(ctx context.Context) error {
-	for tick := time.NewTicker(time.Millisecond); in.calls.Load() > 0; <-tick.C {
-		if ctx.Err() != nil {
-			tick.Stop()
-			return ctx.Err()
-		}
+	if untilZero(ctx, &in.calls); ctx.Err() != nil {
+		return ctx.Err()
 	}
 	close(in.flusher.stop)
 	<-in.flusher.ended
