@@ -146,6 +146,9 @@ func (c *committer) write(r *round) error {
 		}
 		return b.Close()
 	})
+	if err == nil && c.in.isDead() {
+		err = c.in.cause // and what pebble says is not true
+	}
 	if err != nil {
 		return err
 	}

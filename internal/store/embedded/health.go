@@ -5,17 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 const (
-	// stuckAfter is how long a write may take before the store answers that it is not available.
-	stuckAfter = 10 * time.Second
-
 	// maxAbandoned is how many failed instances may be left behind unclosed, since something in them hangs. Each keeps its
 	// memory. Above it the store stays as it is until the process is started again.
 	maxAbandoned = 8
@@ -43,7 +41,16 @@ type health struct {
 	warned    bool
 	compacted time.Time
 	ended     chan struct{}
-	burials   sync.WaitGroup
+	busy      atomic.Int64 // goroutines that close and open instances
+}
+
+// begin runs fn in a goroutine that Close waits for.
+func (h *health) begin(fn func()) {
+	h.busy.Add(1)
+	go func() {
+		defer h.busy.Add(-1)
+		fn()
+	}()
 }
 
 // leave counts instances that are left behind.
@@ -70,7 +77,7 @@ func (s *Store) failed(in *instance) {
 		h.failed = in
 		h.attempts = 0
 		h.mu.Unlock()
-		h.burials.Go(func() { s.bury(in) })
+		h.begin(func() { s.bury(in) })
 		s.opts.Logger.Error("the event store has failed, events are refused until it can be opened again",
 			"error", in.cause, "dir", s.dir, "remedy", remedyFor(in.cause))
 	})
@@ -104,8 +111,8 @@ func (s *Store) watch() {
 
 // check looks at an instance that works. What may hang with the disk runs beside, one at a time.
 func (s *Store) check(in *instance) {
-	if begun := in.commits.begun.Load(); begun != 0 && time.Since(time.UnixMilli(begun)) > stuckAfter {
-		in.fail(fmt.Errorf("a write takes longer than %s", stuckAfter))
+	if begun := in.commits.begun.Load(); begun != 0 && time.Since(time.UnixMilli(begun)) > s.opts.stuckAfter {
+		in.fail(fmt.Errorf("a write takes longer than %s", s.opts.stuckAfter))
 		return
 	}
 	h := &s.health
@@ -207,7 +214,7 @@ func (s *Store) recover() {
 	}
 	h.opening = true
 	cause := h.cause
-	h.burials.Go(func() {
+	h.begin(func() {
 		in, err := s.reopen(old, cause)
 		h.mu.Lock()
 		h.opening = false
@@ -260,17 +267,13 @@ func (s *Store) reopen(old *instance, cause error) (*instance, error) {
 // bury closes a failed instance. Something in it may hang for ever; it is left behind then.
 func (s *Store) bury(in *instance) {
 	h := &s.health
-	h.mu.Lock()
-	h.abandoned++
-	h.mu.Unlock()
+	h.leave(1)
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
 		<-in.commits.ended
 		<-in.flusher.ended
-		for in.calls.Load() > 0 {
-			time.Sleep(10 * time.Millisecond)
-		}
+		untilZero(context.Background(), &in.calls)
 		h.mu.Lock()
 		h.commits += in.commits.commits.Load()
 		h.syncs += in.commits.syncs.Load()
@@ -280,14 +283,20 @@ func (s *Store) bury(in *instance) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(closeWait):
+	case <-time.After(s.opts.closeWait):
 	}
 }
 
-// missingFile reports whether an error of Open says that files are gone.
-func missingFile(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrNotExist) ||
-		errors.Is(err, pebble.ErrDBDoesNotExist) || errors.Is(err, pebble.ErrDBNotPristine)
+// untilZero waits for a counter of what goes on.
+func untilZero(ctx context.Context, n *atomic.Int64) {
+	for tick := time.NewTicker(time.Millisecond); n.Load() > 0 && ctx.Err() == nil; <-tick.C {
+	}
+}
+
+// isDamage reports whether an error of Open is about what is in the directory, not about reaching it.
+func isDamage(err error) bool {
+	var errno syscall.Errno
+	return errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errno)
 }
 
 // Ready says whether events can be stored.

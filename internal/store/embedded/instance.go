@@ -19,12 +19,13 @@ import (
 // instance is one opening of the directory, from Open or a recovery to Close or a failure. What is in memory of users
 // belongs to it and goes with it.
 type instance struct {
-	s       *Store
-	fence   *fence
-	db      *pebble.DB
-	users   cache
-	commits *committer
-	flusher *flusher
+	s           *Store
+	fence       *fence
+	db          *pebble.DB
+	compactions compactions
+	users       cache
+	commits     *committer
+	flusher     *flusher
 
 	floor   atomic.Uint64 // no place is below this ms: users that were forgotten had places below it
 	ceiling atomic.Uint64 // on the disk: places below this ms may be given out
@@ -47,7 +48,7 @@ func newInstance(s *Store, fresh bool) (in *instance, err error) {
 	in.users.init(s.opts.cacheBytes)
 	in.commits = newCommitter(in)
 	in.flusher = newFlusher(in)
-	if in.fence, err = newFence(s.fs, s.dir); err != nil {
+	if in.fence, err = newFence(s.fs, s.dir, in.fail); err != nil {
 		return nil, err
 	}
 	if err := in.open(fresh); err != nil {
@@ -68,11 +69,15 @@ func newInstance(s *Store, fresh bool) (in *instance, err error) {
 		in.floor.Store(decodeNumber(b))
 		return closer.Close()
 	})
+	if err == nil && in.isDead() {
+		err = in.cause
+	}
 	if err != nil {
 		in.abort()
 		return nil, err
 	}
 	in.ceiling.Store(in.floor.Load())
+	in.compactions.start()
 	return in, nil
 }
 
@@ -133,6 +138,7 @@ func (in *instance) options(fresh bool) *pebble.Options {
 			},
 		},
 	}
+	o.Experimental.CompactionScheduler = &in.compactions
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -182,9 +188,9 @@ func (in *instance) isDead() bool {
 // everywhere, also from within pebble.
 func (in *instance) fail(cause error) {
 	in.once.Do(func() {
-		in.fence.shut.Store(true)
 		in.cause = cause
-		close(in.dead)
+		close(in.dead) // before the fence begins to lie
+		in.fence.shut.Store(true)
 		if in.started.Load() {
 			in.s.failed(in)
 		}
@@ -268,18 +274,14 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 	l.in.s.opts.Logger.Debug("pebble", "error", fmt.Sprintf(format, args...))
 }
 
-// Fatalf implements pebble.Logger. It must neither end the process nor, as a rule, return: pebble's state is not to be relied
-// on any more. The instance is over; where protect will catch it, Fatalf panics, and in a goroutine of pebble's own it stops
-// that goroutine for good, with its locks. But a manifest that cannot be written is an error that pebble returns after
-// Fatalf; since the fence is shut by then, it may.
+// Fatalf implements pebble.Logger. It must neither end the process nor return. The instance is over; where protect will catch
+// it, Fatalf panics, and in a goroutine of pebble's own it stops that goroutine for good, with its locks. What a disk can do
+// does not come this far: see fence.
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	l.in.fail(err)
 	if isGuarded() {
 		panic(err)
-	}
-	if strings.HasPrefix(err.Error(), "MANIFEST ") {
-		return
 	}
 	select {}
 }

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Options struct {
 	fs           vfs.FS // stands in for the disk, in tests
 	beforeCommit func() error
 	checkEvery   time.Duration // of the health check; 1 s
+	stuckAfter   time.Duration // of a write; 10 s
+	closeWait    time.Duration // how long Close waits for calls and for the disk; 5 s
 	cacheBytes   int
 }
 
@@ -83,12 +86,10 @@ func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *St
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	if opts.checkEvery <= 0 {
-		opts.checkEvery = time.Second
-	}
-	if opts.cacheBytes <= 0 {
-		opts.cacheBytes = cacheBytes
-	}
+	opts.checkEvery = cmp.Or(opts.checkEvery, time.Second)
+	opts.stuckAfter = cmp.Or(opts.stuckAfter, 10*time.Second)
+	opts.closeWait = cmp.Or(opts.closeWait, 5*time.Second)
+	opts.cacheBytes = cmp.Or(opts.cacheBytes, cacheBytes)
 	s = &Store{
 		limits: limits.WithDefaults(), opts: opts, fs: opts.fs, dir: dir, durable: durable, closing: make(chan struct{}),
 	}
@@ -119,7 +120,7 @@ func (s *Store) openInstance() (*instance, error) {
 	}
 	in, err := newInstance(s, fresh)
 	if err != nil {
-		if !fresh && !errors.Is(err, ErrDamaged) && missingFile(err) {
+		if !fresh && !errors.Is(err, ErrDamaged) && !errors.Is(err, errWrite) && isDamage(err) {
 			err = fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		return nil, err
@@ -133,15 +134,13 @@ func (s *Store) openInstance() (*instance, error) {
 	return in, nil
 }
 
-// closeWait bounds how long Close waits for calls and for the disk.
-const closeWait = 5 * time.Second
-
-// Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up after 5 s.
+// Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up
+// after 5 s.
 func (s *Store) Close() (err error) {
 	s.closed.Do(func() {
 		close(s.closing)
 		in := s.current.Swap(nil)
-		ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+		ctx, cancel := context.WithTimeout(context.Background(), s.opts.closeWait)
 		defer cancel()
 		if in != nil {
 			if err = within(ctx, func() error { return in.close(ctx) }); err != nil {
@@ -150,7 +149,7 @@ func (s *Store) Close() (err error) {
 		}
 		_ = within(ctx, func() error { // what it still does for a failed instance
 			<-s.health.ended
-			s.health.burials.Wait()
+			untilZero(ctx, &s.health.busy)
 			return nil
 		})
 		err = errors.Join(err, within(ctx, s.lock.Close))
@@ -172,11 +171,8 @@ func within(ctx context.Context, fn func() error) error {
 
 // close ends an instance that works.
 func (in *instance) close(ctx context.Context) error {
-	for tick := time.NewTicker(time.Millisecond); in.calls.Load() > 0; <-tick.C {
-		if ctx.Err() != nil {
-			tick.Stop()
-			return ctx.Err()
-		}
+	if untilZero(ctx, &in.calls); ctx.Err() != nil {
+		return ctx.Err()
 	}
 	close(in.flusher.stop)
 	<-in.flusher.ended
@@ -187,7 +183,7 @@ func (in *instance) close(ctx context.Context) error {
 		return in.unavailable()
 	}
 	// What was given out is known now, and a log without content has nothing that could be damaged at rest.
-	return in.protect(func() error {
+	err = in.protect(func() error {
 		if in.s.durable {
 			highest := max(in.floor.Load(), in.highest.Load()+1)
 			if err := in.db.Set(keyCeiling, encodeNumber(highest), syncWrite); err != nil {
@@ -199,6 +195,10 @@ func (in *instance) close(ctx context.Context) error {
 		}
 		return in.db.Close()
 	})
+	if err == nil && in.isDead() {
+		err = in.cause
+	}
+	return err
 }
 
 func (s *Store) clock() uint64 { return uint64(max(s.opts.Now().UnixMilli(), 0)) }

@@ -11,12 +11,27 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if crashChild() {
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
 func TestMemoryPassesTheSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, limits delivery.Limits, now func() time.Time) storetest.Harness {
 		s, err := OpenMemory(limits, Options{Now: now, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeStore(t, s) })
+		return storetest.Harness{Store: s, Another: func() delivery.Store { return s }}
+	})
+}
+
+// Without a cache, every call reads its user anew.
+func TestMemoryWithoutCachePassesTheSuite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, limits delivery.Limits, now func() time.Time) storetest.Harness {
+		s, err := OpenMemory(limits, Options{Now: now, Logger: quiet, cacheBytes: 1, WriteBehind: time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,512 @@
+package embedded
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"jobwire/internal/delivery"
+	"jobwire/internal/events"
+)
+
+func TestNothingIsAnsweredBeforeItIsOnTheDisk(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem())})
+	feed := newHearer()
+	s.Subscribe(feed)
+	release := f.block(t, isSync)
+	answers := make(chan error, 8)
+	see := func(user string) {
+		ids, err := seen(s, user)
+		if err == nil && len(ids) != 1 {
+			err = fmt.Errorf("%s has %d events", user, len(ids))
+		}
+		answers <- err
+	}
+	go func() { _, err := post(s, "ann", note()); answers <- err }()
+	eventually(t, "a write is under way", f.holding)
+	go func() { _, err := post(s, "bob", note()); answers <- err }() // gathers behind it
+	in := s.current.Load()
+	eventually(t, "another one is lined up", func() bool {
+		in.commits.mu.Lock()
+		defer in.commits.mu.Unlock()
+		return len(in.commits.queue) > 0
+	})
+	go see("ann")
+	go see("bob")
+	go func() { _, err := s.Jobs(ctx, delivery.JobsQuery{UserID: "ann", Limit: 1}); answers <- err }()
+	if place, err := s.Follow(ctx, "ann"); err != nil || !place.IsZero() {
+		t.Errorf("the place %s was given before its event, %v", place, err)
+	}
+	select {
+	case err := <-answers:
+		t.Fatalf("answered while the write was under way: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if told := append(feed.places("ann"), feed.places("bob")...); len(told) > 0 {
+		t.Fatalf("told before it is on the disk: %v", told)
+	}
+	release()
+	for range 5 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestProgressDoesNotWaitForTheDisk(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), WriteBehind: time.Hour})
+	mustPost(t, s, "ann", note()) // and with it a fresh ceiling
+	mustPost(t, s, "bob", progressOf("1"))
+	release := f.block(t, isSync)
+	held := make(chan error, 1)
+	go func() { _, err := post(s, "ann", note()); held <- err }()
+	eventually(t, "a write is under way", f.holding)
+	returns(t, "progress", func() { mustPost(t, s, "bob", progressOf("1")) })
+	returns(t, "a new job", func() { mustPost(t, s, "bob", progressOf("2")) })
+	release()
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What must survive is on the disk when its call returns, though it is progress.
+func TestProgressThatMustSurviveWaitsForTheDisk(t *testing.T) {
+	with := func(job string, change func(*events.Event)) delivery.Entry {
+		e := progressOf(job)
+		change(&e.Event)
+		return e
+	}
+	for name, c := range map[string]struct {
+		entry delivery.Entry
+		waits bool
+	}{
+		"of the current attempt": {with("1", func(e *events.Event) { e.Attempt, e.HasAttempt = 1, true }), false},
+		"of a higher attempt":    {with("1", func(e *events.Event) { e.Attempt, e.HasAttempt = 2, true }), true},
+		"that sets a watch":      {with("1", func(e *events.Event) { e.StaleAfter = time.Minute }), true},
+		"that renews a watch":    {with("watched", func(e *events.Event) { e.StaleAfter = time.Minute }), false},
+		"that reopens its job":   {with("stalled", func(*events.Event) {}), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			s := mustOpen(t, "data", Options{fs: vfs.NewMem(), WriteBehind: time.Hour, Now: func() time.Time { return now }})
+			mustPost(t, s, "ann", with("1", func(e *events.Event) { e.Attempt, e.HasAttempt = 1, true }))
+			mustPost(t, s, "ann", with("stalled", func(e *events.Event) { e.StaleAfter = time.Second }))
+			now = now.Add(2 * time.Second)
+			if n, err := s.Stall(ctx, 1); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+			mustPost(t, s, "ann", with("watched", func(e *events.Event) { e.StaleAfter = time.Minute }))
+			before := s.Stats().Syncs
+			mustPost(t, s, "ann", c.entry)
+			if waited := s.Stats().Syncs > before; waited != c.waits {
+				t.Errorf("waited for the disk: %v, want %v", waited, c.waits)
+			}
+		})
+	}
+}
+
+func TestWriteBehindReachesTheDisk(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	s := mustOpen(t, "data", Options{fs: disk, WriteBehind: time.Millisecond})
+	one := mustPost(t, s, "ann", note())
+	at := mustPost(t, s, "ann", progressOf("1"))
+	if err := s.Confirm(ctx, []delivery.Cursor{{UserID: "ann", Confirmed: one}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all is written", func() bool { return s.Stats().Unwritten == 0 })
+	in := s.current.Load()
+	in.flusher.flushing.Lock() // what was taken from the list is on the disk too
+	crashed := disk.CrashClone(vfs.CrashCloneCfg{})
+	in.flusher.flushing.Unlock()
+	after := mustOpen(t, "data", Options{fs: crashed})
+	expectSeen(t, after, "ann", one, at)
+	if confirmed, _, err := after.Cursor(ctx, "ann"); err != nil || confirmed != one {
+		t.Errorf("cursor %s, %v", confirmed, err)
+	}
+}
+
+func TestCloseWritesWhatIsLeft(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{WriteBehind: time.Hour})
+	one := mustPost(t, s, "ann", note())
+	at := mustPost(t, s, "ann", progressOf("1"))
+	closeStore(t, s)
+	if _, err := post(s, "ann", note()); !errors.Is(err, delivery.ErrClosed) {
+		t.Fatalf("a closed store: %v", err)
+	}
+	expectSeen(t, mustOpen(t, dir, Options{}), "ann", one, at)
+}
+
+// Every way in which writing can fail ends in errors, nothing wrong is told or kept, and the store goes on when it can.
+func TestFailingDiskRefusesAndRecovers(t *testing.T) {
+	for name, broken := range map[string]func(op errorfs.Op) bool{
+		"every write":   writes,
+		"every sync":    isSync,
+		"the log":       func(op errorfs.Op) bool { return writes(op) && strings.HasSuffix(op.Path, ".log") },
+		"the manifest":  func(op errorfs.Op) bool { return writes(op) && strings.Contains(op.Path, "MANIFEST") },
+		"the tables":    func(op errorfs.Op) bool { return writes(op) && strings.HasSuffix(op.Path, ".sst") },
+		"new files":     func(op errorfs.Op) bool { return op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpReuseForWrite },
+		"the directory": func(op errorfs.Op) bool { return op.Kind == errorfs.OpList },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var f faults
+			disk := vfs.NewMem()
+			var logged bytes.Buffer
+			s := mustOpen(t, "data", Options{fs: f.over(disk), Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			feed := newHearer()
+			s.Subscribe(feed)
+			first := mustPost(t, s, "ann", note())
+			answered := map[string][]events.ID{"ann": {first}}
+			f.set(func(op errorfs.Op) error {
+				if broken(op) {
+					return errDisk
+				}
+				return nil
+			})
+			big := note()
+			big.Data = []byte(`"` + strings.Repeat("x", 60_000) + `"`) // soon fills a memtable
+			eventually(t, "the failure is felt", func() bool {
+				id, err := post(s, "bob", big)
+				if err == nil {
+					answered["bob"] = append(answered["bob"], id)
+				} else if !errors.Is(err, delivery.ErrStoreUnavailable) {
+					t.Fatalf("error %v", err)
+				}
+				return err != nil
+			})
+			returns(t, "a call to a failed store", func() {
+				for _, call := range []func() error{
+					s.Ready,
+					func() error { _, err := post(s, "ann", progressOf("1")); return err },
+					func() error { _, err := seen(s, "ann"); return err },
+					func() error { _, err := s.Follow(ctx, "ann"); return err },
+					func() error { _, err := s.Sweep(ctx); return err },
+					func() error { _, err := s.Stall(ctx, 1); return err },
+					func() error { return s.Confirm(ctx, []delivery.Cursor{{UserID: "ann", Confirmed: first}}) },
+				} {
+					if err := call(); s.Stats().Failing && !errors.Is(err, delivery.ErrStoreUnavailable) {
+						t.Errorf("error %v", err)
+					}
+				}
+			})
+			f.set(nil)
+			eventually(t, "the store works again", func() bool { return s.Ready() == nil })
+			second := mustPost(t, s, "ann", note())
+			answered["ann"] = append(answered["ann"], second)
+			for user, want := range answered {
+				got, err := seen(s, user)
+				if err != nil {
+					t.Fatal(err)
+				}
+				there := make(map[events.ID]bool)
+				for _, id := range got {
+					there[id] = true
+				}
+				for _, id := range want {
+					if !there[id] {
+						t.Errorf("%s of %s was answered and is gone", id, user)
+					}
+				}
+			}
+			if st := s.Stats(); st.Failures == 0 || st.Failing {
+				t.Errorf("stats %+v", st)
+			}
+			for _, bad := range feed.bad {
+				t.Error(bad)
+			}
+			returns(t, "close", func() { _ = s.Close() })
+			if n := strings.Count(logged.String(), "level=ERROR"); n == 0 || n > int(s.Stats().Failures) || !strings.Contains(logged.String(), "remedy=") {
+				t.Errorf("%d failures are logged as\n%s", s.Stats().Failures, logged.String())
+			}
+		})
+	}
+}
+
+func TestFailedWriteTakesWhatWasBuiltOnItAlong(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), checkEvery: time.Hour})
+	feed := newHearer()
+	s.Subscribe(feed)
+	mustPost(t, s, "ann", note())
+	release := f.block(t, isSync)
+	f.set(func(op errorfs.Op) error {
+		if isSync(op) {
+			return errDisk
+		}
+		return nil
+	})
+	keyed := note()
+	keyed.IdempotencyKey = "k"
+	end := delivery.Entry{Event: events.Event{Name: events.JobCompleted, Kind: events.Completed, JobID: "1", Data: []byte(`{}`)}}
+	answers := make(chan error, 5)
+	publish := func(e delivery.Entry) { _, err := post(s, "ann", e); answers <- err }
+	go publish(keyed)
+	eventually(t, "a write is under way", f.holding)
+	go publish(keyed) // a repeat of what will fail
+	go publish(end)
+	go publish(progressOf("2")) // would be told after what will fail
+	in := s.current.Load()
+	u := in.users.get("ann")
+	eventually(t, "all are decided", func() bool {
+		u.lock <- struct{}{}
+		defer u.release()
+		return len(u.groups) == 3
+	})
+	in.drop(u)
+	go publish(progressOf("1")) // ignored, perhaps for what will fail
+	select {
+	case err := <-answers:
+		t.Fatalf("answered before the first: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	release()
+	for range 5 {
+		if err := <-answers; !errors.Is(err, delivery.ErrStoreUnavailable) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if told := feed.places("ann"); len(told) != 1 {
+		t.Errorf("told %v", told)
+	}
+}
+
+func TestHangingDiskHoldsUpNobodyForEver(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), stuckAfter: 20 * time.Millisecond, closeWait: 50 * time.Millisecond})
+	first := mustPost(t, s, "ann", note())
+	release := f.block(t, writes)
+	returns(t, "a message", func() {
+		if _, err := post(s, "ann", note()); !errors.Is(err, delivery.ErrStoreUnavailable) {
+			t.Errorf("error %v", err)
+		}
+	})
+	if err := s.Ready(); err == nil {
+		t.Error("ready")
+	}
+	release()
+	eventually(t, "the store works again", func() bool { return s.Ready() == nil })
+	ids, err := seen(s, "ann")
+	if err != nil || len(ids) == 0 || ids[0] != first {
+		t.Fatal(ids, err)
+	}
+	release = f.block(t, writes)
+	go func() { _, _ = post(s, "ann", note()) }()
+	eventually(t, "a write hangs", f.holding)
+	returns(t, "close", func() {
+		if err := s.Close(); err == nil {
+			t.Error("closed without an error over a disk that hangs")
+		}
+	})
+	release()
+}
+
+func TestCallsEndWithTheirContext(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), stuckAfter: time.Hour})
+	mustPost(t, s, "ann", note())
+	release := f.block(t, isSync)
+	held := make(chan error, 1)
+	go func() { _, err := post(s, "ann", note()); held <- err }()
+	eventually(t, "a write is under way", f.holding)
+	short, cancel := contextWithTimeout(20 * time.Millisecond)
+	defer cancel()
+	if _, err := s.Read(short, delivery.Query{UserID: "ann", Limit: 1, Bytes: 1}); !errors.Is(err, short.Err()) || err == nil {
+		t.Errorf("a replay that waits: %v", err)
+	}
+	in := s.current.Load()
+	u := in.users.get("ann")
+	u.lock <- struct{}{}
+	locked, cancelLocked := contextWithTimeout(20 * time.Millisecond)
+	defer cancelLocked()
+	if _, err := s.Publish(locked, "ann", []delivery.Entry{note()}); !errors.Is(err, locked.Err()) || err == nil {
+		t.Errorf("a message that waits for another: %v", err)
+	}
+	u.release()
+	in.drop(u)
+	release()
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPlacesStayAboveForgottenProgress(t *testing.T) {
+	for _, ahead := range []time.Duration{0, ceilingAhead / 4 * time.Millisecond, ceilingAhead * time.Millisecond, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			disk := vfs.NewCrashableMem()
+			clock := time.Now()
+			s := mustOpen(t, "data", Options{fs: disk, WriteBehind: time.Hour, Now: func() time.Time { return clock }})
+			mustPost(t, s, "ann", note())
+			clock = clock.Add(ahead)
+			told := mustPost(t, s, "ann", progressOf("1")) // answered, and perhaps not on the disk
+			crashed := disk.CrashClone(vfs.CrashCloneCfg{})
+			clock = clock.Add(-time.Hour)
+			after := mustOpen(t, "data", Options{fs: crashed, Now: func() time.Time { return clock }})
+			if id := mustPost(t, after, "ann", note()); id.Compare(told) <= 0 {
+				t.Fatalf("%s after %s", id, told)
+			}
+		})
+	}
+}
+
+// A user whose data is all gone but whose removal is still on its way must not come back from the disk.
+func TestForgottenUserStaysForgotten(t *testing.T) {
+	var f faults
+	clock := time.Now()
+	s, err := Open("data", delivery.Limits{Retention: time.Minute}, Options{
+		fs: f.over(vfs.NewMem()), Now: func() time.Time { return clock }, Logger: quiet, cacheBytes: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	mustPost(t, s, "ann", note())
+	clock = clock.Add(time.Hour)
+	release := f.block(t, isSync)
+	swept := make(chan error, 1)
+	go func() { _, err := s.Sweep(ctx); swept <- err }()
+	eventually(t, "the sweep writes", f.holding)
+	for i := range 100 {
+		if place, err := s.Follow(ctx, fmt.Sprint("user", i)); err != nil || !place.IsZero() {
+			t.Fatal(place, err)
+		}
+	}
+	if place, err := s.Follow(ctx, "ann"); err != nil || !place.IsZero() {
+		t.Errorf("the user is back at %s, %v", place, err)
+	}
+	release()
+	if err := <-swept; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFullStoreRefuses(t *testing.T) {
+	clock := time.Now()
+	s, err := Open(t.TempDir(), delivery.Limits{Retention: time.Minute, Messages: 1 << 20, MessagesBytes: 1 << 30}, Options{
+		MaxBytes: 40 << 20, Logger: quiet, checkEvery: 5 * time.Millisecond, Now: func() time.Time { return clock },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	keyed := note()
+	keyed.IdempotencyKey = "k"
+	kept := mustPost(t, s, "ann", keyed)
+	big := note()
+	noise := make([]byte, 60_000)
+	eventually(t, "the store is full", func() bool {
+		for i := range noise {
+			noise[i] = 'a' + byte(rand.IntN(26))
+		}
+		big.Data = []byte(`"` + string(noise) + `"`)
+		_, err := post(s, "bob", big)
+		if err != nil && !errors.Is(err, delivery.ErrStoreFull) {
+			t.Fatalf("error %v", err)
+		}
+		return err != nil
+	})
+	if _, err := post(s, "ann", progressOf("1")); !errors.Is(err, delivery.ErrStoreFull) {
+		t.Errorf("progress: %v", err)
+	}
+	ds, err := s.Publish(ctx, "ann", []delivery.Entry{keyed})
+	if err != nil || ds[0].Verdict != delivery.Repeated || ds[0].Place != kept {
+		t.Errorf("a repeat: %+v, %v", ds, err)
+	}
+	expectSeen(t, s, "ann", kept)
+	clock = clock.Add(time.Hour)
+	for more := true; more; {
+		swept, err := s.Sweep(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = swept.More
+	}
+	eventually(t, "the space is given back", func() bool { _, err := post(s, "ann", note()); return err == nil })
+}
+
+func TestBackupHoldsWhatWasAnswered(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, filepath.Join(dir, "data"), Options{})
+	var mu sync.Mutex
+	answered := make(map[string][]events.ID)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			user := fmt.Sprint("user", w%3)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				id, err := post(s, user, note())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				answered[user] = append(answered[user], id)
+				mu.Unlock()
+			}
+		})
+	}
+	at := mustPost(t, s, "ann", progressOf("1"))
+	for n := range 3 {
+		eventually(t, "there is something to copy", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(answered["user0"]) > 200*(n+1)
+		})
+		mu.Lock()
+		before := make(map[string]int)
+		for user, ids := range answered {
+			before[user] = len(ids)
+		}
+		mu.Unlock()
+		copyDir := filepath.Join(dir, fmt.Sprint("copy", n))
+		if err := s.Backup(ctx, copyDir); err != nil {
+			t.Fatal(err)
+		}
+		copied := mustOpen(t, copyDir, Options{})
+		expectSeen(t, copied, "ann", at)
+		for user, n := range before {
+			ids, err := seen(copied, user)
+			if err != nil {
+				t.Fatal(err)
+			}
+			there := make(map[events.ID]bool)
+			for _, id := range ids {
+				there[id] = true
+			}
+			mu.Lock()
+			for _, id := range answered[user][:n] {
+				if !there[id] {
+					t.Errorf("%s of %s is not in the copy", id, user)
+				}
+			}
+			mu.Unlock()
+		}
+		closeStore(t, copied)
+	}
+	close(stop)
+	wg.Wait()
+	if err := s.Backup(ctx, filepath.Join(dir, "copy0")); !errors.Is(err, os.ErrExist) {
+		t.Errorf("a copy over another one: %v", err)
+	}
+	if err := s.Ready(); err != nil {
+		t.Error(err)
+	}
+}
