@@ -701,6 +701,7 @@ func (m *model) use(c *conn, rnd *rand.Rand, stay bool) {
 		defer close(read)
 		c.readFrames(ctx, false)
 	}()
+	asks := 3
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -709,7 +710,10 @@ func (m *model) use(c *conn, rnd *rand.Rand, stay bool) {
 		case <-time.After(time.Duration(rnd.IntN(60)) * time.Millisecond):
 			switch {
 			case !m.at(stageQuiet):
-				c.ask(ctx, 1+rnd.IntN(4), rnd)
+				c.ask(ctx, 1+rnd.IntN(4), rnd.IntN(3))
+			case asks > 0: // an answer must not stand for what is not in it
+				asks--
+				c.ask(ctx, 1, 0)
 			case m.at(stageOver):
 				cancel()
 				<-read
@@ -812,15 +816,15 @@ func (m *model) entry(user string, f frame) *refEntry {
 	return m.decided[[2]string{user, f.data}]
 }
 
-// ask asks for the jobs, page by page.
-func (c *conn) ask(ctx context.Context, limit int, rnd *rand.Rand) {
+// ask asks for the jobs, and perhaps for some pages more.
+func (c *conn) ask(ctx context.Context, limit, pages int) {
 	q := delivery.JobsQuery{UserID: c.user, Limit: limit}
-	for more := true; more; {
+	for more := true; more; pages-- {
 		answers := 0
 		ended := c.m.stuck("a question")
 		c.node.JobsInOrder(ctx, q, func(page delivery.JobsPage, err error) {
 			answers++
-			if more = err == nil && !page.Next.IsZero() && rnd.IntN(2) == 0; err == nil {
+			if more = err == nil && !page.Next.IsZero() && pages > 0; err == nil {
 				c.checkJobs(q, &page)
 				c.answer(page)
 			}
