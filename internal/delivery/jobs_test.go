@@ -199,6 +199,29 @@ func TestJobsWaitForTheirPlace(t *testing.T) {
 	}
 }
 
+// Progress that is held back has had its turn: the answer does not wait for its emission.
+func TestJobsDoNotWaitForWhatIsHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref := newReference()
+		ref.lag = func() time.Duration { return time.Second }
+		w := beginOn(t, delivery.Config{Coalesce: time.Hour}, ref)
+		k := w.socket("ann")
+		w.connect(k)
+		w.publish(progress("1", `1`))
+		w.publish(progress("1", `2`))
+		start := time.Now()
+		if page, err := w.ask(context.Background(), k, 10); err != nil || string(page.Jobs[0].Progress) != "2" {
+			t.Errorf("%+v, %v", page, err)
+		}
+		if got := names(k.frames()); got != "progress1 answer(1:running)" || time.Since(start) != 2*time.Second {
+			t.Errorf("the socket got %s after %s", got, time.Since(start))
+		}
+		w.bye(k)
+		w.end()
+		w.idle()
+	})
+}
+
 func TestJobsOfWhichThereIsAlwaysNewerEndInAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ref := newReference()

@@ -50,6 +50,8 @@ type model struct {
 	ref  *reference
 	calm bool // nothing fails
 	cfg  delivery.Config
+	// The most that these take: an answer of the store on its way back, an emission, a client to look at what it got.
+	backTime, emitTime, lookTime time.Duration
 
 	// Decided events, by user and data, the latest decision of each; guarded by ref.mu.
 	decided map[[2]string]*refEntry
@@ -64,11 +66,18 @@ type model struct {
 	attempts map[string]uint32       // about the current one, by user and job
 	confirms map[string][]refConfirm // what clients have confirmed, by user
 	keys     []events.Event          // recent ones with an idempotency key
-	ending   bool                    // workers stop, tabs stay
-	over     bool                    // tabs leave
-	live     int                     // tabs that have had their replay and stay
-	settled  sync.WaitGroup          // tabs that are not live for good
+	stage    stage
+	settled  sync.WaitGroup // tabs that are not there to stay
 }
+
+type stage int
+
+const (
+	stageWild    stage = iota
+	stageSettled       // nothing fails any more, tabs come to stay
+	stageQuiet         // workers stop
+	stageOver          // tabs go
+)
 
 // process is what a crash takes at once: services that share a handle of the reference.
 type process struct {
@@ -105,6 +114,9 @@ func newModel(t *testing.T, seed uint64) *model {
 		m.ref.limits.Messages = 10 + m.rnd.IntN(20)
 	}
 	slow := time.Duration(1+m.rnd.IntN(8)) * time.Millisecond
+	m.backTime = time.Duration(m.rnd.IntN(3)*m.rnd.IntN(3)*m.rnd.IntN(5)) * time.Millisecond
+	m.emitTime = time.Duration(m.rnd.IntN(3)*m.rnd.IntN(3)*400) * time.Microsecond
+	m.lookTime = time.Duration(m.rnd.IntN(3)*m.rnd.IntN(3)) * time.Millisecond
 	m.ref.sync = func() time.Duration { return m.some(slow) }
 	m.ref.on = m.atStore
 	m.ref.decided = func(user string, e *refEntry) { m.decided[[2]string{user, string(e.Data)}] = e }
@@ -157,14 +169,35 @@ func (m *model) start() *process {
 	for range m.services {
 		n := &node{hub: newHub(), proc: p, conns: make(map[*conn]bool), down: make(chan struct{}), sent: make(map[[2]string]int)}
 		n.hub.onEmit = func(user string, f frame) {
-			if wait := m.some(400*time.Microsecond) - 300*time.Microsecond; wait > 0 { // the stream is busy
+			if wait := m.some(m.emitTime) - m.emitTime/2; wait > 0 { // the stream is busy
 				time.Sleep(wait)
 			}
 		}
-		n.Service = delivery.New(m.cfg, p.store, counting{n.hub, n})
+		n.Service = delivery.New(m.cfg, late{p.store, m}, counting{n.hub, n})
 		p.nodes = append(p.nodes, n)
 	}
 	return p
+}
+
+// late is a store whose answers take a while to come back.
+type late struct {
+	*handle
+	m *model
+}
+
+func (l late) Follow(ctx context.Context, userID string) (events.ID, error) {
+	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	return l.handle.Follow(ctx, userID)
+}
+
+func (l late) Read(ctx context.Context, q delivery.Query) (delivery.Page, error) {
+	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	return l.handle.Read(ctx, q)
+}
+
+func (l late) Jobs(ctx context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
+	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	return l.handle.Jobs(ctx, q)
 }
 
 // counting is a hub that keeps account of what its answers were.
@@ -202,15 +235,13 @@ func (m *model) run() {
 			m.fail()
 		}
 	}
-	m.mu.Lock()
-	m.ending, m.trouble = true, nil
-	m.mu.Unlock()
-	workers.Wait()
+	m.enter(stageSettled)
 	m.settled.Wait()
+	time.Sleep(time.Duration(m.rnd.IntN(200)) * time.Millisecond)
+	m.enter(stageQuiet)
+	workers.Wait()
 	time.Sleep(3 * time.Second) // receipts, throttles, watches
-	m.mu.Lock()
-	m.over = true
-	m.mu.Unlock()
+	m.enter(stageOver)
 	tabs.Wait()
 	m.checkNewcomers()
 	time.Sleep(time.Second)
@@ -281,10 +312,7 @@ func (m *model) stop(p *process) {
 		}
 		cancel()
 	}
-	m.mu.Lock()
-	over := m.over
-	m.mu.Unlock()
-	if over {
+	if m.at(stageOver) {
 		for _, n := range p.nodes {
 			if left := n.Idle(); left != "" {
 				m.Errorf("left in memory: %s", left)
@@ -331,16 +359,27 @@ func (m *model) node(rnd *rand.Rand) *node {
 	return nil
 }
 
-func (m *model) isEnding() bool {
+func (m *model) enter(s stage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ending
+	m.stage = s
+}
+
+// at reports whether a stage has begun.
+func (m *model) at(s stage) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stage >= s
 }
 
 // work is a worker: it publishes this and that, repeats itself, comes late.
 func (m *model) work(rnd *rand.Rand) {
-	for !m.isEnding() {
-		time.Sleep(time.Duration(rnd.IntN(20)*rnd.IntN(20)) * 100 * time.Microsecond)
+	for last := 0; last < 3; {
+		if m.at(stageQuiet) {
+			last++ // in quick succession
+		} else {
+			time.Sleep(time.Duration(rnd.IntN(20)*rnd.IntN(20)) * 100 * time.Microsecond)
+		}
 		n := m.node(rnd)
 		if n == nil {
 			continue
@@ -530,7 +569,9 @@ type conn struct {
 	last     events.ID
 	messages map[events.ID]bool
 	shown    map[string]shown // by job
-	read     int              // frames that the page has seen
+
+	arrived chan struct{} // there may be something to read
+	read    int           // frames that the page has seen
 }
 
 type shown struct {
@@ -541,27 +582,22 @@ type shown struct {
 // browse is a user with a browser tab.
 func (m *model) browse(user string, rnd *rand.Rand) {
 	p := &page{user: user, bars: make(map[string]bar)}
-	settled := false
 	for {
 		n := m.node(rnd)
 		if n == nil {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		last := m.isEnding()
-		c := m.connect(n, p)
-		if c != nil && last {
-			settled = true
-			m.settled.Done()
-			m.stay(c)
-		} else if c != nil {
-			m.use(c, rnd)
-		}
-		if c != nil {
+		last := m.at(stageSettled)
+		if c := m.connect(n, p); c != nil {
+			if last {
+				m.settled.Done()
+			}
+			m.use(c, rnd, last)
 			m.bye(c)
-		}
-		if settled {
-			return
+			if last {
+				return
+			}
 		}
 		time.Sleep(time.Duration(rnd.IntN(10)*rnd.IntN(10)) * time.Millisecond)
 		switch rnd.IntN(10) {
@@ -585,9 +621,13 @@ func (m *model) bye(c *conn) {
 // connect opens a connection and runs its replay; nil when that does not work.
 func (m *model) connect(n *node, p *page) *conn {
 	defer m.stuck("a connect")()
-	c := &conn{m: m, node: n, page: p, messages: make(map[events.ID]bool), shown: make(map[string]shown)}
+	c := &conn{m: m, node: n, page: p, messages: make(map[events.ID]bool), shown: make(map[string]shown), arrived: make(chan struct{}, 1)}
 	c.sink = &sink{hub: n.hub, user: p.user, offset: p.offset, has: p.offset != "" || p.again}
-	c.onFrame, c.onSkip, c.onLive = c.checkFrame, c.checkSkipped, c.checkReplay
+	c.onFrame, c.onSkip = c.checkFrame, c.checkSkipped
+	c.onLive = func(upTo events.ID) {
+		c.checkReplay(upTo)
+		time.Sleep(m.some(m.emitTime))
+	}
 	m.mu.Lock()
 	n.conns[c] = true
 	m.mu.Unlock()
@@ -648,70 +688,70 @@ func (m *model) confirmed(user string) events.ID {
 	return (&refUser{confirms: m.confirms[user]}).confirmed()
 }
 
-// use lets the page run for a while: it reads, confirms, asks.
-func (m *model) use(c *conn, rnd *rand.Rand) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(20)*rnd.IntN(40))*time.Millisecond)
+// use lets the page run for a while, or until the end: it reads, confirms, asks.
+func (m *model) use(c *conn, rnd *rand.Rand, stay bool) {
+	while := time.Duration(rnd.IntN(20)*rnd.IntN(40)) * time.Millisecond
+	if stay {
+		while = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), while)
 	defer cancel()
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		c.readFrames(ctx, false)
 	}()
+	asks := 3
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-c.node.down:
 			cancel()
 		case <-time.After(time.Duration(rnd.IntN(60)) * time.Millisecond):
-			c.ask(ctx, 1+rnd.IntN(4), rnd)
+			switch {
+			case !m.at(stageQuiet):
+				c.ask(ctx, 1+rnd.IntN(4), rnd.IntN(3))
+			case asks > 0: // an answer must not stand for what is not in it
+				asks--
+				c.ask(ctx, 1, 0)
+			case m.at(stageOver):
+				cancel()
+				<-read
+				c.checkAll()
+			}
 		}
 	}
 	<-read
-}
-
-// stay keeps the connection until the end, and checks what the page shows then.
-func (m *model) stay(c *conn) {
-	ctx, cancel := context.WithCancel(context.Background())
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		c.readFrames(ctx, false)
-	}()
-	for over := false; !over; {
-		time.Sleep(time.Millisecond)
-		m.mu.Lock()
-		over = m.over
-		m.mu.Unlock()
-	}
-	cancel()
-	<-read
-	c.checkAll()
 }
 
 // readFrames is the client's end: it sees frames a little later than they were sent, keeps its offset, answers pings.
 func (c *conn) readFrames(ctx context.Context, quick bool) {
 	for {
-		most := 2 * time.Millisecond
+		most := c.m.lookTime
 		if quick {
-			most = most / 10
+			most = min(most, 200*time.Microsecond)
+		}
+		f, ok := c.unread()
+		if !ok {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.arrived:
+			}
+			continue
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(100*time.Microsecond + c.m.some(most)):
+		case <-time.After(c.m.some(most)):
 		}
-		got := c.frames()
-		if c.read == len(got) {
-			continue
-		}
-		f := got[c.read]
 		c.read++
 		c.sink.read(len(f.name) + len(f.data))
 		c.see(f)
 		if f.receipt {
-			delay := c.m.some(10 * time.Millisecond)
+			delay := c.m.some(5 * c.m.lookTime)
 			if c.m.some(10) == 0 {
-				delay *= 30
+				delay = c.m.some(300 * time.Millisecond)
 			}
 			time.AfterFunc(delay, func() {
 				c.sink.mu.Lock()
@@ -724,6 +764,16 @@ func (c *conn) readFrames(ctx context.Context, quick bool) {
 			})
 		}
 	}
+}
+
+// unread is the next frame that the client has not seen.
+func (c *conn) unread() (f frame, ok bool) {
+	c.sink.mu.Lock()
+	defer c.sink.mu.Unlock()
+	if ok = c.read < len(c.got); ok {
+		f = c.got[c.read]
+	}
+	return f, ok
 }
 
 // see is what the page makes of a frame: of a job it shows what came last.
@@ -766,19 +816,22 @@ func (m *model) entry(user string, f frame) *refEntry {
 	return m.decided[[2]string{user, f.data}]
 }
 
-// ask asks for the jobs, page by page.
-func (c *conn) ask(ctx context.Context, limit int, rnd *rand.Rand) {
+// ask asks for the jobs, and perhaps for some pages more.
+func (c *conn) ask(ctx context.Context, limit, pages int) {
 	q := delivery.JobsQuery{UserID: c.user, Limit: limit}
-	for more := true; more; {
+	for more := true; more; pages-- {
 		answers := 0
 		ended := c.m.stuck("a question")
 		c.node.JobsInOrder(ctx, q, func(page delivery.JobsPage, err error) {
 			answers++
-			if more = err == nil && !page.Next.IsZero() && rnd.IntN(2) == 0; err == nil {
+			if more = err == nil && !page.Next.IsZero() && pages > 0; err == nil {
 				c.checkJobs(q, &page)
 				c.answer(page)
 			}
 			q.Before = page.Next
+			if err != nil && c.m.calm && ctx.Err() == nil {
+				c.m.Errorf("a question is answered with %v", err)
+			}
 		})
 		ended()
 		if answers != 1 {
@@ -806,6 +859,10 @@ func (c *conn) checkJobs(q delivery.JobsQuery, page *delivery.JobsPage) {
 }
 
 func (c *conn) checkFrame(f frame) {
+	select {
+	case c.arrived <- struct{}{}:
+	default:
+	}
 	if f.page != nil {
 		return
 	}
@@ -905,6 +962,9 @@ func (c *conn) checkAll() {
 		if got, known := c.page.bars[id]; got != want && (known || !j.ended()) {
 			m.Errorf("%s shows %s as %+v, its record says %+v", c.user, id, got, want)
 		}
+	}
+	if up := (&refUser{confirms: m.confirms[c.user]}).confirmed(); m.calm && u.confirmed() != up {
+		m.Errorf("clients of %s have confirmed messages up to %s, the store knows of %s", c.user, up, u.confirmed())
 	}
 	for id := range c.page.bars {
 		if state.jobs[id] == nil && m.calm {

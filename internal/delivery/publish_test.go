@@ -528,6 +528,87 @@ func TestWaitForDelivery(t *testing.T) {
 	}
 }
 
+func TestReceiptsAreWrittenBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d doors
+		ref := newReference()
+		calls := 0
+		ref.on = func(ctx context.Context, op, user string) error {
+			if op == "confirm" {
+				calls++
+			}
+			return d.on(ctx, op, user)
+		}
+		w := beginOn(t, delivery.Config{}, ref)
+		at := func(user string) uint64 {
+			ref.mu.Lock()
+			defer ref.mu.Unlock()
+			return ref.user(user).confirmed().Ms
+		}
+		d.close("confirm")
+		for ms := range uint64(10) {
+			w.Confirmed("ann", events.ID{Ms: ms})
+		}
+		time.Sleep(time.Second)
+		w.Confirmed("ann", events.ID{Ms: 20}) // as the one before is being written
+		d.open("confirm")
+		synctest.Wait()
+		if ms := at("ann"); ms != 20 {
+			t.Errorf("confirmed up to %d", ms)
+		}
+		if calls != 2 {
+			t.Errorf("%d calls", calls)
+		}
+		for i := range 300 {
+			w.Confirmed(fmt.Sprint("user", i), events.ID{Ms: 1})
+		}
+		time.Sleep(time.Second)
+		if at("user0") != 1 || at("user299") != 1 || calls != 5 {
+			t.Errorf("%d calls for 300 users more", calls)
+		}
+		w.idle()
+		w.end()
+	})
+}
+
+// tap lets a test hold the feed of a service.
+type tap struct {
+	delivery.Store
+	feed delivery.Feed
+}
+
+func (s *tap) Subscribe(feed delivery.Feed) func() {
+	s.feed = feed
+	return s.Store.Subscribe(feed)
+}
+
+func TestADeliveryThatWasShownIsLeftOut(t *testing.T) {
+	ref := newReference()
+	w := &world{T: t, ref: ref, store: ref.open(), hub: newHub()}
+	store := &tap{Store: w.store}
+	w.Service = delivery.New(delivery.Config{Logger: quiet}, store, w.hub)
+	k := w.socket("ann")
+	w.connect(k)
+	place := w.publish(note(`1`)).ID
+	w.publish(note(`2`))
+	for _, user := range []string{"ann", "bob"} { // bob has no socket
+		e := new(delivery.Emission)
+		e.Expect(1)
+		if store.feed.Deliver(&delivery.Delivery{UserID: user, Place: place, Name: "note", Data: []byte(`1`), Emission: e}) {
+			store.feed.Run(user)
+		}
+		if sockets, held := e.Wait(); sockets != 0 || held {
+			t.Errorf("%s: %d sockets, held back %v", user, sockets, held)
+		}
+	}
+	if got := names(k.frames()); got != "note1 note2" || w.Stats().Disorder != 1 {
+		t.Errorf("the socket got %s, %d out of order", got, w.Stats().Disorder)
+	}
+	w.bye(k)
+	_ = w.Close(context.Background())
+	w.store.kill()
+}
+
 func TestACallerThatGoesAwayEndsItsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, delivery.Config{})

@@ -380,6 +380,39 @@ func TestReplayMeetsWhatHappensMeanwhile(t *testing.T) {
 	}
 }
 
+// A socket comes while its user's stream is busy: for what is emitted before its place it is not in the room, and not counted.
+func TestAJoinHasAPlaceInABusyStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, delivery.Config{})
+		first := w.socket("ann")
+		w.connect(first)
+		w.hub.onEmit = func(user string, f frame) {
+			time.Sleep(time.Second)
+			w.Confirmed(user, f.id)
+		}
+		sockets := make([]int, 4)
+		for i := range sockets {
+			go func() { sockets[i] = w.publish(note(fmt.Sprint(i))).Sockets }()
+			synctest.Wait()
+			if i == 1 {
+				go w.connect(w.socket("ann"))
+				synctest.Wait()
+			}
+		}
+		time.Sleep(time.Minute)
+		w.hub.mu.Lock()
+		second := w.hub.rooms["ann"][1]
+		w.hub.mu.Unlock()
+		if got := names(second.frames()); fmt.Sprint(sockets) != "[1 1 2 2]" || got != "note2 note3" {
+			t.Errorf("events were emitted to %v sockets, the second got %s", sockets, got)
+		}
+		w.bye(first)
+		w.bye(second)
+		w.end()
+		w.idle()
+	})
+}
+
 // Pages of a replay are read while the client takes them: what happens between two pages is shown once, and in order.
 func TestReplayInPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
