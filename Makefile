@@ -51,7 +51,7 @@ check: ## gofmt and go vet
 
 .PHONY: test-go
 test-go: setup
-	$(GO) test -race -timeout 10m -json ./... | node test/e2e/tally.mjs
+	$(GO) test -race -timeout 20m -json ./... | node test/e2e/tally.mjs
 	@# Under the race detector the engine sends in another way: see internal/engine/syscalls_linux.go.
 	$(GO) test -timeout 5m -json ./internal/engine ./internal/realtime | node test/e2e/tally.mjs
 
