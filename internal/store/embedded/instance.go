@@ -128,7 +128,6 @@ func (in *instance) options(fresh bool) *pebble.Options {
 		LBaseMaxBytes:         16 << 20,
 		MaxOpenFiles:          500,
 		EventListener: &pebble.EventListener{
-
 			BackgroundError: func(err error) {
 				in.fail(err)
 				time.Sleep(100 * time.Millisecond) // pebble tries again at once, until it is closed
