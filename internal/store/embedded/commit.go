@@ -51,6 +51,7 @@ type committer struct {
 	begun atomic.Int64  // when the round under way began, in ms; 0 when there is none
 	stop  chan struct{} // closed when nothing will be added any more
 	ended chan struct{}
+	round *pebble.Batch // run's: what a round writes, used again and again
 
 	commits atomic.Uint64 // rounds that were written
 	syncs   atomic.Uint64 // of them, those that waited for the disk
@@ -123,12 +124,19 @@ func (c *committer) write(r *round) error {
 	defer c.begun.Store(0)
 	ceiling := c.in.ceiling.Load()
 	err := c.in.protect(func() error {
-		b := r.batches[0]
-		for _, more := range r.batches[1:] {
-			if err := b.Apply(more, nil); err != nil {
+		b := c.round
+		if b == nil {
+			b = c.in.db.NewBatch()
+			c.round = b
+		}
+		b.Reset()
+		for _, part := range r.batches {
+			if err := b.Apply(part, nil); err != nil {
 				return err
 			}
-			_ = more.Close()
+			if err := part.Close(); err != nil {
+				return err
+			}
 		}
 		if now := max(c.in.clock(), r.ceiling); r.sync && now+ceilingAhead/2 > ceiling {
 			ceiling = now + ceilingAhead
@@ -141,10 +149,7 @@ func (c *committer) write(r *round) error {
 				return err
 			}
 		}
-		if err := c.in.db.Apply(b, &pebble.WriteOptions{Sync: r.sync && c.in.s.durable}); err != nil {
-			return err
-		}
-		return b.Close()
+		return c.in.db.Apply(b, &pebble.WriteOptions{Sync: r.sync && c.in.s.durable})
 	})
 	if err == nil && c.in.isDead() {
 		err = c.in.cause // and what pebble says is not true

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
@@ -218,4 +219,68 @@ func TestPowerCutLosesNothingThatWasAnswered(t *testing.T) {
 	closeStore(t, s)
 	<-done
 	t.Logf("%d messages were answered", len(answered["user0"])+len(answered["user1"])+len(answered["user2"]))
+}
+
+// TestPowerCutWhileOpening cuts the power before each change of a file that the opening of a new directory, of one that was
+// closed and of one that was killed makes.
+func TestPowerCutWhileOpening(t *testing.T) {
+	for name, c := range map[string]struct{ fill, close bool }{
+		"new": {}, "closed": {fill: true, close: true}, "killed": {fill: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := vfs.NewCrashableMem()
+			want := make(map[string][]events.ID)
+			if c.fill {
+				s := mustOpen(t, "data", Options{fs: disk})
+				for i := range 50 {
+					user := fmt.Sprint("user", i%3)
+					want[user] = append(want[user], mustPost(t, s, user, note()))
+				}
+				killed := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+				closeStore(t, s)
+				if !c.close {
+					disk = killed
+				}
+			}
+			every := 1
+			if testing.Short() {
+				every = 5
+			}
+			for cut, more := 1, true; more; cut += every {
+				// Each time on the same disk, as it was.
+				work := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+				var mu sync.Mutex
+				var crashed *vfs.MemFS
+				n := 0
+				hooked := errorfs.Wrap(work, errorfs.InjectorFunc(func(op errorfs.Op) error {
+					if writes(op) {
+						mu.Lock()
+						defer mu.Unlock()
+						if n++; n == cut {
+							crashed = work.CrashClone(vfs.CrashCloneCfg{
+								UnsyncedDataPercent: cut % 3 * 50, RNG: rand.New(rand.NewPCG(uint64(cut), 2)),
+							})
+						}
+					}
+					return nil
+				}))
+				closeStore(t, mustOpen(t, "data", Options{fs: hooked}))
+				mu.Lock()
+				after := crashed
+				more = after != nil
+				mu.Unlock()
+				if !more {
+					t.Logf("%d cuts", cut/every)
+					break
+				}
+				s, err := Open("data", wide, Options{fs: after, Logger: quiet})
+				if err != nil {
+					t.Fatalf("cut %d: %v", cut, err)
+				}
+				expectAll(t, fmt.Sprint("cut ", cut), s, want)
+				mustPost(t, s, "ann", note())
+				closeStore(t, s)
+			}
+		})
+	}
 }

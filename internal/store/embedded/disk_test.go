@@ -203,9 +203,14 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 				}
 			})
 			f.set(nil)
-			eventually(t, "the store works again", func() bool { return s.Ready() == nil })
-			second := mustPost(t, s, "ann", note())
-			answered["ann"] = append(answered["ann"], second)
+			// It may have been opened meanwhile, and fail once more for what was tried before.
+			eventually(t, "the store works again", func() bool {
+				second, err := post(s, "ann", note())
+				if err == nil {
+					answered["ann"] = append(answered["ann"], second)
+				}
+				return err == nil
+			})
 			for user, want := range answered {
 				got, err := seen(s, user)
 				if err != nil {
@@ -508,5 +513,175 @@ func TestBackupHoldsWhatWasAnswered(t *testing.T) {
 	}
 	if err := s.Ready(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRunningOutOfSpaceIsToldOnce(t *testing.T) {
+	var logged lockedBuffer
+	s, err := Open(t.TempDir(), wide, Options{
+		MaxBytes: 8 << 20, checkEvery: 2 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	warnings := func() int { return strings.Count(logged.String(), "level=WARN") }
+	big := note()
+	big.Data = []byte(`"` + strings.Repeat("x", 60_000) + `"`)
+	eventually(t, "it is told", func() bool {
+		if _, err := post(s, "ann", big); err != nil && !errors.Is(err, delivery.ErrStoreFull) {
+			t.Fatal(err)
+		}
+		return warnings() > 0
+	})
+	checked := s.Stats().Size
+	eventually(t, "it is full", func() bool { _, err := post(s, "ann", big); return errors.Is(err, delivery.ErrStoreFull) })
+	if st := s.Stats(); st.Size < checked || warnings() != 1 {
+		t.Errorf("%d warnings, %d bytes after %d", warnings(), st.Size, checked)
+	}
+}
+
+// lockedBuffer is a log that is written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestUsersInMemoryAreBounded(t *testing.T) {
+	const limit = 1 << 20
+	s, err := OpenMemory(wide, Options{Logger: quiet, cacheBytes: limit, WriteBehind: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	big := progressOf("1")
+	big.Data = []byte(`"` + strings.Repeat("x", 10_000) + `"`)
+	for i := range 1000 {
+		mustPost(t, s, fmt.Sprint("user", i), big)
+	}
+	inMemory := func() (bytes, users int) {
+		in := s.current.Load()
+		for i := range in.users.shards {
+			sh := &in.users.shards[i]
+			sh.mu.Lock()
+			bytes += sh.bytes
+			users += len(sh.users)
+			sh.mu.Unlock()
+		}
+		return bytes, users
+	}
+	eventually(t, "what is written makes room", func() bool { bytes, _ := inMemory(); return bytes <= limit })
+	_, before := inMemory()
+	for i := range 1000 {
+		if _, err := s.Follow(ctx, fmt.Sprint("nobody", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, users := inMemory(); users != before {
+		t.Errorf("%d users who have nothing are kept", users-before)
+	}
+	for i := range 1000 {
+		jobs, err := s.Jobs(ctx, delivery.JobsQuery{UserID: fmt.Sprint("user", i), Limit: 1})
+		if err != nil || len(jobs.Jobs) != 1 || string(jobs.Jobs[0].Progress) != string(big.Data) {
+			t.Fatalf("user%d: %d jobs, %v", i, len(jobs.Jobs), err)
+		}
+	}
+}
+
+func TestAskingWhenNothingIsDueCostsNothing(t *testing.T) {
+	now := time.Now()
+	s := mustOpen(t, "data", Options{fs: vfs.NewMem(), Now: func() time.Time { return now }})
+	watched := progressOf("1")
+	watched.StaleAfter = time.Minute
+	mustPost(t, s, "ann", watched)
+	if n, err := s.Stall(ctx, 10); n != 0 || err != nil { // the first look after the opening
+		t.Fatal(n, err)
+	}
+	if allocs := testing.AllocsPerRun(100, func() { _, _ = s.Stall(ctx, 10) }); allocs != 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+	now = now.Add(time.Hour)
+	if n, err := s.Stall(ctx, 10); n != 1 || err != nil {
+		t.Errorf("%d stalled, %v", n, err)
+	}
+}
+
+// A read that fails once is no damage: the store looks through all of its data and goes on.
+func TestReadThatFailsOnceEndsNothing(t *testing.T) {
+	var f faults
+	s, err := Open("data", wide, Options{fs: f.over(vfs.NewMem()), Logger: quiet, cacheBytes: 1, checkEvery: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	want := make(map[string]events.ID)
+	for i := range 50 {
+		user := fmt.Sprint("user", i)
+		want[user] = mustPost(t, s, user, note())
+	}
+	if err := s.current.Load().db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	f.set(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") || op.Kind == errorfs.OpOpen && strings.HasSuffix(op.Path, ".sst") {
+			return errDisk
+		}
+		return nil
+	})
+	eventually(t, "it is felt", func() bool {
+		for user := range want {
+			if _, err := seen(s, user); errors.Is(err, delivery.ErrStoreUnavailable) {
+				return true
+			}
+		}
+		return false
+	})
+	f.set(nil)
+	eventually(t, "the store works again", func() bool { return s.Ready() == nil })
+	for user, id := range want {
+		expectSeen(t, s, user, id)
+	}
+}
+
+func TestDirectoryThatCannotBeOpenedIsAnError(t *testing.T) {
+	for _, broken := range []func(errorfs.Op) bool{
+		writes, isSync, func(op errorfs.Op) bool { return op.Kind == errorfs.OpList },
+		func(op errorfs.Op) bool { return writes(op) && strings.Contains(op.Path, "MANIFEST") },
+		func(op errorfs.Op) bool { return writes(op) && strings.HasSuffix(op.Path, ".log") },
+	} {
+		var f faults
+		disk := f.over(vfs.NewMem())
+		for range 2 { // new, and with something in it
+			f.set(func(op errorfs.Op) error {
+				if broken(op) {
+					return errDisk
+				}
+				return nil
+			})
+			returns(t, "opening", func() {
+				if s, err := Open("data", wide, Options{fs: disk, Logger: quiet}); !errors.Is(err, errDisk) {
+					t.Errorf("error %v", err)
+					if err == nil {
+						_ = s.Close()
+					}
+				}
+			})
+			f.set(nil)
+			s := mustOpen(t, "data", Options{fs: disk})
+			mustPost(t, s, "ann", note())
+			closeStore(t, s)
+		}
 	}
 }

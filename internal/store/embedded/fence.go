@@ -157,6 +157,11 @@ func (f *fence) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (
 
 func (f *fence) open(what, name string, category vfs.DiskWriteCategory, open func() (vfs.File, error)) (file vfs.File, err error) {
 	did := f.change(what, name, func() error {
+		if strings.HasPrefix(filepath.Base(name), "marker.") { // its name must not be on the disk before the manifest's
+			if err := syncDir(f.FS, f.dir); err != nil {
+				return err
+			}
+		}
 		if file, err = open(); err == nil {
 			f.note(name, true, true)
 		}

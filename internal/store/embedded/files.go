@@ -53,7 +53,7 @@ func prepare(fsys vfs.FS, dir string) (fresh bool, err error) {
 			marked = true
 		case name == formerFile:
 			return false, fmt.Errorf("%w: %s is of a version before the first release, move it away to start empty", ErrFormat, formerFile)
-		case isStoreFile(name):
+		case isStoreFile(name) && name != markerName+".dbtmp": // the marker is the first file of all
 			files = append(files, name)
 		}
 	}
@@ -191,6 +191,10 @@ func writeFile(fsys vfs.FS, dir, name, text string) (err error) {
 	if err := fsys.Rename(tmp, fsys.PathJoin(dir, name)); err != nil {
 		return err
 	}
+	return syncDir(fsys, dir)
+}
+
+func syncDir(fsys vfs.FS, dir string) error {
 	d, err := fsys.OpenDir(dir)
 	if err != nil {
 		return err

@@ -128,7 +128,6 @@ func (in *instance) options(fresh bool) *pebble.Options {
 		LBaseMaxBytes:         16 << 20,
 		MaxOpenFiles:          500,
 		EventListener: &pebble.EventListener{
-
 			BackgroundError: func(err error) {
 				in.fail(err)
 				time.Sleep(100 * time.Millisecond) // pebble tries again at once, until it is closed
@@ -139,6 +138,7 @@ func (in *instance) options(fresh bool) *pebble.Options {
 		},
 	}
 	o.Experimental.CompactionScheduler = &in.compactions
+	o.Experimental.TombstoneDenseCompactionThreshold = 0.1
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

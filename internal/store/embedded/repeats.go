@@ -74,22 +74,23 @@ func (d *decision) remember(e *delivery.Entry, dec *delivery.Decision) error {
 	u.keys++
 	u.nextKey++
 	u.dirty = true
-	u.setReply(e.IdempotencyKey, &reply{answer: answer{
+	u.reply(&reply{key: e.IdempotencyKey, answer: answer{
 		fingerprint: e.Fingerprint, at: d.now, n: u.nextKey, place: dec.Place, reason: dec.Reason,
 	}})
 	return nil
 }
 
-func (u *user) setReply(key string, r *reply) {
+func (u *user) reply(r *reply) {
 	if u.answers == nil {
 		u.answers = make(map[string]*reply)
 	}
-	u.answers[key] = r
+	u.answers[r.key] = r
+	u.replies = append(u.replies, r)
 }
 
 func (d *decision) forgetKey(key string, n uint64) error {
 	u := d.u
-	u.setReply(key, &reply{gone: true})
+	u.reply(&reply{key: key, gone: true})
 	u.keys -= min(u.keys, 1)
 	if err := d.write().Delete(answerKey(u.name, key), nil); err != nil {
 		return err

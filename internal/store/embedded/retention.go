@@ -37,10 +37,12 @@ func (u *user) prune() {
 	if len(u.fresh) == 0 {
 		u.fresh = nil
 	}
-	for key, a := range u.answers {
-		if a.by != nil && a.by.over() {
-			delete(u.answers, key)
+	for len(u.replies) > 0 && u.replies[0].by != nil && u.replies[0].by.over() {
+		if a := u.replies[0]; u.answers[a.key] == a {
+			delete(u.answers, a.key)
 		}
+		u.replies[0] = nil
+		u.replies = u.replies[1:]
 	}
 }
 

@@ -125,7 +125,7 @@ func (d *decision) advance(j *job, e *events.Event, place events.ID, dropped *de
 			d.durable = true
 		}
 		j.state, j.stalled, j.silent = jobRunning, events.ID{}, 0
-		j.progress = progress{place, e.Name, append(j.progress.data[:0], e.Data...)}
+		j.progress = progress{place, e.Name, replace(j.progress.data, e.Data)}
 		d.watch(j, e.StaleAfter)
 	} else {
 		j.state = jobCompleted
@@ -133,13 +133,21 @@ func (d *decision) advance(j *job, e *events.Event, place events.ID, dropped *de
 			j.state = jobFailed
 		}
 		j.stalled, j.silent = events.ID{}, 0
-		j.end = end{place, e.Name, append(j.end.data[:0], e.Data...)}
+		j.end = end{place, e.Name, replace(j.end.data, e.Data)}
 		j.deadline, j.indexed = 0, 0
 	}
 	u.jobsBytes += j.dataSize() - before
 	u.list(j)
 	d.change(j)
 	d.trimJobs(j, dropped)
+}
+
+// replace copies data to where old was, unless that is much too large: what was sent is a part of a larger body.
+func replace(old, data []byte) []byte {
+	if cap(old) > 2*len(data)+512 {
+		old = nil
+	}
+	return append(old[:0], data...)
 }
 
 // watch sets or clears the deadline of a job. The entry among the deadlines stays where it is until its time comes, and only
@@ -242,10 +250,8 @@ func (u *user) carried(by *round) {
 	for i := len(u.fresh) - 1; i >= 0 && u.fresh[i].by == nil; i-- {
 		u.fresh[i].by = by
 	}
-	for _, a := range u.answers {
-		if a.by == nil {
-			a.by = by
-		}
+	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
+		u.replies[i].by = by
 	}
 }
 
@@ -284,10 +290,10 @@ func (in *instance) encode(u *user, b *pebble.Batch) (due uint64, err error) {
 	}
 	clear(u.changed)
 	u.changed = u.changed[:0]
-	for key, a := range u.answers {
-		if a.by == nil && !a.gone {
-			set(answerKey(u.name, key), a.encode())
-			set(keyByAgeKey(u.name, a.n), encodeAged(a.at, key))
+	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
+		if a := u.replies[i]; u.answers[a.key] == a && !a.gone {
+			set(answerKey(u.name, a.key), a.encode())
+			set(keyByAgeKey(u.name, a.n), encodeAged(a.at, a.key))
 		}
 	}
 	switch oldest := u.oldestAt(); {

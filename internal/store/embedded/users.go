@@ -28,6 +28,7 @@ type user struct {
 	listed    bool              // among the instance's dirty users
 	changed   []*job            // jobs to write, removed ones too
 	answers   map[string]*reply // idempotency keys that reading the disk might not show yet
+	replies   []*reply          // the same and what they replaced, in their order
 	unwritten int               // bytes of changed jobs
 
 	// The shard's: guarded by its mutex.
@@ -61,6 +62,7 @@ type logEntry struct {
 // reply is an idempotency key's answer on its way to the disk, or that it is gone.
 type reply struct {
 	answer
+	key  string
 	gone bool
 	by   *round // nil while it is not on its way
 }
@@ -145,7 +147,7 @@ func (u *user) release() { <-u.lock }
 // memory estimates the bytes that the user takes.
 func (u *user) memory() int {
 	const base, perJob, perEntry = 600, 280, 48
-	return base + 2*len(u.name) + len(u.jobs)*perJob + u.jobsBytes + (cap(u.heads)+cap(u.fresh))*perEntry + len(u.answers)*perJob
+	return base + 2*len(u.name) + len(u.jobs)*perJob + u.jobsBytes + (cap(u.heads)+cap(u.fresh))*perEntry + len(u.replies)*perJob
 }
 
 const (
