@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,11 +106,10 @@ func TestWatchdogTakesWhatIsDueInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log logbook
 		ref := newReference()
-		var calls, failing int
+		var calls, failing atomic.Int64
 		ref.on = func(_ context.Context, op, _ string) error {
 			if op == "stall" {
-				if calls++; failing > 0 {
-					failing--
+				if calls.Add(1); failing.Add(-1) >= 0 {
 					return errors.New("no")
 				}
 			}
@@ -123,14 +123,14 @@ func TestWatchdogTakesWhatIsDueInBatches(t *testing.T) {
 		if _, err := w.PublishBatch(t.Context(), evs); err != nil {
 			t.Fatal(err)
 		}
-		failing = 3
+		failing.Store(3)
 		time.Sleep(3*time.Second + interval)
-		if n := w.Stats().Stalled; n != 0 || calls != 3 {
-			t.Errorf("%d stalled, %d calls", n, calls)
+		if n := w.Stats().Stalled; n != 0 || calls.Load() != 3 {
+			t.Errorf("%d stalled, %d calls", n, calls.Load())
 		}
 		time.Sleep(time.Second)
-		if n := w.Stats().Stalled; n != 300 || calls != 6 {
-			t.Errorf("%d stalled, %d calls", n, calls)
+		if n := w.Stats().Stalled; n != 300 || calls.Load() != 6 {
+			t.Errorf("%d stalled, %d calls", n, calls.Load())
 		}
 		w.end()
 		if lines := log.lines(t); len(lines) != 1 || w.Stats().StoreFailures != 3 {
@@ -176,11 +176,11 @@ func TestSweeper(t *testing.T) {
 			t.Errorf("the socket got %s", names(got))
 		}
 		time.Sleep(3 * time.Minute)
+		w.bye(k)
+		w.end()
 		if store.calls != 10_000 || w.Stats().StoreFailures != 0 || len(log.lines(t)) != 0 {
 			t.Errorf("%d calls, %d failures, logged %v", store.calls, w.Stats().StoreFailures, log.lines(t))
 		}
-		w.bye(k)
-		w.end()
 	})
 }
 
@@ -309,14 +309,12 @@ func TestBackgroundFailuresAreLogged(t *testing.T) {
 			t.Errorf("told %v", told)
 		}
 		// The receipt was not lost.
-		ref.mu.Lock()
-		ref.on = nil
-		ref.mu.Unlock()
+		ref.set(func(r *reference) { r.on = nil })
 		time.Sleep(time.Second)
+		w.end()
 		if up := ref.user("ann").confirmed(); up != id {
 			t.Errorf("confirmed up to %s, want %s", up, id)
 		}
-		w.end()
 		w.idle()
 	})
 }

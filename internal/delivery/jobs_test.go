@@ -163,7 +163,7 @@ func TestJobsWaitForTheirPlace(t *testing.T) {
 			w.ref.lag = func() time.Duration { return time.Second }
 		}},
 		{"as the stream is busy", func(w *world) {
-			w.hub.onEmit = func(_ string, f frame) { time.Sleep(time.Second) }
+			w.hub.then(func(string, frame) { sleep(time.Second) })
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

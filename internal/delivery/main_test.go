@@ -19,6 +19,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// wait waits, at most as long as ctx lasts. It takes no timer for no time: in a bubble, the race detector crashes when a timer
+// ends as it begins.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func sleep(d time.Duration) { _ = wait(context.Background(), d) }
+
 var quiet = slog.New(slog.DiscardHandler)
 
 // frame is what a client gets: one packet.
@@ -78,6 +94,13 @@ func (h *hub) Emit(user string, packet []byte, place events.ID, receipt bool) in
 		fn(user, f)
 	}
 	return len(room)
+}
+
+// then sets what happens at an emission.
+func (h *hub) then(onEmit func(user string, f frame)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onEmit = onEmit
 }
 
 func (h *hub) Disconnect(user, reason string) int {

@@ -146,33 +146,24 @@ func (m *model) some(most time.Duration) time.Duration {
 // atStore is what happens at the beginning of a call to the store.
 func (m *model) atStore(ctx context.Context, op, _ string) error {
 	m.mu.Lock()
-	wait := time.Duration(m.chance.IntN(3)*m.chance.IntN(1000)) * time.Microsecond
+	late := time.Duration(m.chance.IntN(3)*m.chance.IntN(1000)) * time.Microsecond
 	err := m.trouble
 	m.mu.Unlock()
-	if err != nil && op != "stall" && op != "sweep" && err != errHang {
-		return err
-	}
-	if err == errHang {
+	switch err {
+	case nil:
+		return wait(ctx, late)
+	case errHang:
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return err
 }
 
 func (m *model) start() *process {
 	p := &process{store: m.ref.open()}
 	for range m.services {
 		n := &node{hub: newHub(), proc: p, conns: make(map[*conn]bool), down: make(chan struct{}), sent: make(map[[2]string]int)}
-		n.hub.onEmit = func(user string, f frame) {
-			if wait := m.some(m.emitTime) - m.emitTime/2; wait > 0 { // the stream is busy
-				time.Sleep(wait)
-			}
-		}
+		n.hub.onEmit = func(string, frame) { sleep(m.some(m.emitTime) - m.emitTime/2) } // the stream is busy
 		n.Service = delivery.New(m.cfg, late{p.store, m}, counting{n.hub, n})
 		p.nodes = append(p.nodes, n)
 	}
@@ -186,17 +177,17 @@ type late struct {
 }
 
 func (l late) Follow(ctx context.Context, userID string) (events.ID, error) {
-	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	defer func() { sleep(l.m.some(l.m.backTime)) }()
 	return l.handle.Follow(ctx, userID)
 }
 
 func (l late) Read(ctx context.Context, q delivery.Query) (delivery.Page, error) {
-	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	defer func() { sleep(l.m.some(l.m.backTime)) }()
 	return l.handle.Read(ctx, q)
 }
 
 func (l late) Jobs(ctx context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
-	defer func() { time.Sleep(l.m.some(l.m.backTime)) }()
+	defer func() { sleep(l.m.some(l.m.backTime)) }()
 	return l.handle.Jobs(ctx, q)
 }
 
@@ -237,7 +228,7 @@ func (m *model) run() {
 	}
 	m.enter(stageSettled)
 	m.settled.Wait()
-	time.Sleep(time.Duration(m.rnd.IntN(200)) * time.Millisecond)
+	sleep(time.Duration(m.rnd.IntN(200)) * time.Millisecond)
 	m.enter(stageQuiet)
 	workers.Wait()
 	time.Sleep(3 * time.Second) // receipts, throttles, watches
@@ -277,7 +268,7 @@ func (m *model) fail() {
 	default:
 		return
 	}
-	time.Sleep(time.Duration(m.rnd.IntN(100)) * time.Millisecond)
+	sleep(time.Duration(m.rnd.IntN(100)) * time.Millisecond)
 	m.set(nil)
 	for i := range m.procs {
 		m.mu.Lock()
@@ -378,7 +369,7 @@ func (m *model) work(rnd *rand.Rand) {
 		if m.at(stageQuiet) {
 			last++ // in quick succession
 		} else {
-			time.Sleep(time.Duration(rnd.IntN(20)*rnd.IntN(20)) * 100 * time.Microsecond)
+			sleep(time.Duration(rnd.IntN(20)*rnd.IntN(20)) * 100 * time.Microsecond)
 		}
 		n := m.node(rnd)
 		if n == nil {
@@ -399,7 +390,7 @@ func (m *model) work(rnd *rand.Rand) {
 			var res delivery.Result
 			var delivered, waited bool
 			begin := time.Now()
-			d := time.Duration(rnd.IntN(300)) * time.Millisecond
+			d := time.Duration(1+rnd.IntN(300)) * time.Millisecond
 			if res, delivered, waited, err = n.PublishAndWait(ctx, evs[0], d); err == nil {
 				answers = []delivery.Answer{{Result: res}}
 				m.checkWait(evs[0], res, delivered, waited, time.Since(begin) >= d)
@@ -599,7 +590,7 @@ func (m *model) browse(user string, rnd *rand.Rand) {
 				return
 			}
 		}
-		time.Sleep(time.Duration(rnd.IntN(10)*rnd.IntN(10)) * time.Millisecond)
+		sleep(time.Duration(rnd.IntN(10)*rnd.IntN(10)) * time.Millisecond)
 		switch rnd.IntN(10) {
 		case 0, 1: // a reload
 			p = &page{user: p.user, bars: make(map[string]bar)}
@@ -626,7 +617,7 @@ func (m *model) connect(n *node, p *page) *conn {
 	c.onFrame, c.onSkip = c.checkFrame, c.checkSkipped
 	c.onLive = func(upTo events.ID) {
 		c.checkReplay(upTo)
-		time.Sleep(m.some(m.emitTime))
+		sleep(m.some(m.emitTime))
 	}
 	m.mu.Lock()
 	n.conns[c] = true
@@ -690,7 +681,7 @@ func (m *model) confirmed(user string) events.ID {
 
 // use lets the page run for a while, or until the end: it reads, confirms, asks.
 func (m *model) use(c *conn, rnd *rand.Rand, stay bool) {
-	while := time.Duration(rnd.IntN(20)*rnd.IntN(40)) * time.Millisecond
+	while := time.Duration(1+rnd.IntN(20)*rnd.IntN(40)) * time.Millisecond
 	if stay {
 		while = time.Hour
 	}
@@ -707,7 +698,7 @@ func (m *model) use(c *conn, rnd *rand.Rand, stay bool) {
 		case <-ctx.Done():
 		case <-c.node.down:
 			cancel()
-		case <-time.After(time.Duration(rnd.IntN(60)) * time.Millisecond):
+		case <-time.After(time.Duration(1+rnd.IntN(60)) * time.Millisecond):
 			switch {
 			case !m.at(stageQuiet):
 				c.ask(ctx, 1+rnd.IntN(4), rnd.IntN(3))
@@ -740,10 +731,8 @@ func (c *conn) readFrames(ctx context.Context, quick bool) {
 			}
 			continue
 		}
-		select {
-		case <-ctx.Done():
+		if wait(ctx, c.m.some(most)) != nil {
 			return
-		case <-time.After(c.m.some(most)):
 		}
 		c.read++
 		c.sink.read(len(f.name) + len(f.data))
@@ -753,7 +742,7 @@ func (c *conn) readFrames(ctx context.Context, quick bool) {
 			if c.m.some(10) == 0 {
 				delay = c.m.some(300 * time.Millisecond)
 			}
-			time.AfterFunc(delay, func() {
+			time.AfterFunc(1+delay, func() {
 				c.sink.mu.Lock()
 				gone := c.gone
 				c.sink.mu.Unlock()

@@ -75,7 +75,7 @@ func TestARepeatHasTheIDOfTheFirstAndEmitsNothing(t *testing.T) {
 		w := begin(t, delivery.Config{})
 		k := w.socket("ann")
 		w.connect(k)
-		w.ref.sync = func() time.Duration { return 10 * time.Millisecond }
+		w.ref.set(func(r *reference) { r.sync = func() time.Duration { return 10 * time.Millisecond } })
 		ev := keyed("k", note(`1`))
 		var calls sync.WaitGroup
 		results := make([]delivery.Result, 8)
@@ -154,7 +154,7 @@ func TestOrderUnderConcurrentPublishers(t *testing.T) {
 			return nil
 		}
 		w := beginOn(t, delivery.Config{Coalesce: 20 * time.Millisecond}, ref)
-		w.hub.onEmit = func(string, frame) { time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond) }
+		w.hub.then(func(string, frame) { sleep(time.Duration(rand.IntN(300)) * time.Microsecond) })
 		users := []string{"ann", "bob", "cia"}
 		sockets := map[string]*sink{}
 		answered := map[string]map[events.ID]string{}
@@ -190,7 +190,7 @@ func TestOrderUnderConcurrentPublishers(t *testing.T) {
 						}
 					}
 					mu.Unlock()
-					time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+					sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 				}
 			})
 		}
@@ -225,7 +225,7 @@ func TestAPostIsAnsweredWhenItsEventIsEmitted(t *testing.T) {
 		w := begin(t, delivery.Config{})
 		k := w.socket("ann")
 		w.connect(k)
-		w.hub.onEmit = func(string, frame) { time.Sleep(time.Millisecond) }
+		w.hub.then(func(string, frame) { sleep(time.Millisecond) })
 		var posts sync.WaitGroup
 		for i := range 100 {
 			posts.Go(func() {
@@ -360,7 +360,7 @@ func TestContext(t *testing.T) {
 		if n := len(k.frames()); n != 0 {
 			t.Errorf("%d events", n)
 		}
-		w.ref.sync = func() time.Duration { return time.Second }
+		w.ref.set(func(r *reference) { r.sync = func() time.Duration { return time.Second } })
 		short, cancel := context.WithTimeout(context.Background(), interval)
 		defer cancel()
 		if res, err := w.Publish(short, note(`2`)); err != nil || res.Status != delivery.StatusSent {
@@ -407,7 +407,7 @@ func TestWaitForDelivery(t *testing.T) {
 		},
 		{
 			name: "confirmed before the emission returns", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, 0},
-			before: func(w *world, _ *sink) { w.hub.onEmit = func(user string, f frame) { w.Confirmed(user, f.id) } },
+			before: func(w *world, _ *sink) { w.hub.then(func(user string, f frame) { w.Confirmed(user, f.id) }) },
 		},
 		{
 			name: "a newer one confirmed", ev: note(`1`), want: outcome{delivery.StatusSent, true, true, time.Second},
@@ -435,7 +435,7 @@ func TestWaitForDelivery(t *testing.T) {
 		{
 			name: "the store does not answer at the end", ev: note(`1`), want: outcome{delivery.StatusSent, false, true, limit},
 			during: func(w *world, _ *sink) {
-				w.ref.on = func(_ context.Context, op, _ string) error { return errors.New(op) }
+				w.ref.set(func(r *reference) { r.on = func(_ context.Context, op, _ string) error { return errors.New(op) } })
 			},
 		},
 		{
@@ -519,7 +519,7 @@ func TestWaitForDelivery(t *testing.T) {
 				if !k.gone {
 					w.bye(k)
 				}
-				w.ref.on = nil
+				w.ref.set(func(r *reference) { r.on = nil })
 				time.Sleep(time.Second)
 				w.idle()
 				w.end()

@@ -30,7 +30,7 @@ type reference struct {
 	// decided is told of every accepted event before anything else is; nil: nothing.
 	decided func(user string, e *refEntry)
 
-	mu      sync.Mutex
+	mu      sync.Mutex // of what is above, too, once a handle is open: see set
 	users   map[string]*refUser
 	handles []*handle
 	serial  uint64 // of the last place; it never comes twice, so no user has the id of another
@@ -90,6 +90,13 @@ func (j *refJob) ended() bool {
 
 func newReference() *reference {
 	return &reference{users: make(map[string]*refUser)}
+}
+
+// set changes what the reference does from now on.
+func (r *reference) set(change func(r *reference)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
 }
 
 func (r *reference) user(id string) *refUser {
@@ -366,8 +373,11 @@ func (h *handle) end() {
 
 // begin begins a call. It returns with the lock held unless it fails.
 func (h *handle) begin(ctx context.Context, op, user string) error {
-	if h.on != nil {
-		if err := h.on(ctx, op, user); err != nil {
+	h.mu.Lock()
+	on := h.on
+	h.mu.Unlock()
+	if on != nil {
+		if err := on(ctx, op, user); err != nil {
 			return err
 		}
 	}
@@ -396,19 +406,10 @@ func (h *handle) receive() {
 	for {
 		h.mu.Lock()
 		var news func() []refRun
-		if len(h.queue) > 0 {
+		if len(h.queue) > 0 && !h.dead {
 			news, h.queue = h.queue[0], h.queue[1:]
 		}
 		h.mu.Unlock()
-		wait := time.Duration(0)
-		if news != nil {
-			wait = h.lag()
-		}
-		select {
-		case <-h.stopped:
-			return
-		case <-time.After(wait):
-		}
 		if news == nil {
 			select {
 			case <-h.stopped:
@@ -417,6 +418,7 @@ func (h *handle) receive() {
 			}
 			continue
 		}
+		sleep(h.lag())
 		h.mu.Lock()
 		runs := news()
 		h.mu.Unlock()
@@ -543,10 +545,10 @@ func (h *handle) Publish(ctx context.Context, userID string, entries []delivery.
 
 // finish makes a call safe, lets it be delivered, and waits for the feeds. It unlocks.
 func (h *handle) finish(userID string, c *refCall) ([]delivery.Decision, error) {
-	u := h.user(userID)
+	u, sync := h.user(userID), h.sync
 	h.mu.Unlock()
-	if c.durable && h.sync != nil {
-		time.Sleep(h.sync())
+	if c.durable && sync != nil {
+		sleep(sync())
 	}
 	h.mu.Lock()
 	var runs []refRun

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -328,8 +329,10 @@ func TestReplayMeetsWhatHappensMeanwhile(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ref := newReference()
 				w := &world3{world: beginOn(t, delivery.Config{Coalesce: interval}, ref)}
-				ref.on = w.on
-				ref.sync = func() time.Duration { _ = w.on(context.Background(), "sync", ""); return 0 }
+				ref.set(func(r *reference) {
+					r.on = w.on
+					r.sync = func() time.Duration { _ = w.on(context.Background(), "sync", ""); return 0 }
+				})
 				step := func(f func(*world3)) {
 					if f != nil {
 						f(w)
@@ -386,23 +389,22 @@ func TestAJoinHasAPlaceInABusyStream(t *testing.T) {
 		w := begin(t, delivery.Config{})
 		first := w.socket("ann")
 		w.connect(first)
-		w.hub.onEmit = func(user string, f frame) {
-			time.Sleep(time.Second)
+		w.hub.then(func(user string, f frame) {
+			sleep(time.Second)
 			w.Confirmed(user, f.id)
-		}
+		})
+		second := w.socket("ann")
 		sockets := make([]int, 4)
+		var calls sync.WaitGroup
 		for i := range sockets {
-			go func() { sockets[i] = w.publish(note(fmt.Sprint(i))).Sockets }()
+			calls.Go(func() { sockets[i] = w.publish(note(fmt.Sprint(i))).Sockets })
 			synctest.Wait()
 			if i == 1 {
-				go w.connect(w.socket("ann"))
+				calls.Go(func() { w.connect(second) })
 				synctest.Wait()
 			}
 		}
-		time.Sleep(time.Minute)
-		w.hub.mu.Lock()
-		second := w.hub.rooms["ann"][1]
-		w.hub.mu.Unlock()
+		calls.Wait()
 		if got := names(second.frames()); fmt.Sprint(sockets) != "[1 1 2 2]" || got != "note2 note3" {
 			t.Errorf("events were emitted to %v sockets, the second got %s", sockets, got)
 		}
@@ -585,13 +587,8 @@ func TestOpenAndLeave(t *testing.T) {
 					call := calls[op]
 					calls[op]++
 					mu.Unlock()
-					wait, err := c.on(op, call)
-					select {
-					case <-time.After(wait):
-						return err
-					case <-ctx.Done():
-						return ctx.Err()
-					}
+					late, err := c.on(op, call)
+					return cmp.Or(wait(ctx, late), err)
 				}
 				w := beginOn(t, delivery.Config{}, ref)
 				var tabs sync.WaitGroup
@@ -614,7 +611,7 @@ func TestOpenAndLeave(t *testing.T) {
 								t.Errorf("tab %d does not get what it is sent: %+v", i, res)
 							}
 						}
-						time.Sleep(end - time.Since(begin))
+						sleep(end - time.Since(begin))
 						w.bye(k)
 					})
 				}
@@ -628,7 +625,7 @@ func TestOpenAndLeave(t *testing.T) {
 				if n != c.errs {
 					t.Errorf("errors: %v", errs)
 				}
-				ref.on = nil
+				ref.set(func(r *reference) { r.on = nil })
 				w.idle()
 				w.end()
 			})

@@ -128,7 +128,7 @@ func TestThrottle(t *testing.T) {
 				start := time.Now()
 				statuses := ""
 				for _, step := range c.steps {
-					time.Sleep(time.Duration(step.at)*time.Millisecond - time.Since(start))
+					sleep(time.Duration(step.at)*time.Millisecond - time.Since(start))
 					statuses += string(w.publish(step.ev).Status)[:1]
 				}
 				time.Sleep(time.Second)
@@ -252,11 +252,11 @@ func TestABusyUserDoesNotHoldUpOthers(t *testing.T) {
 		w.connect(busy)
 		w.connect(ann)
 		var slow atomic.Bool
-		w.hub.onEmit = func(user string, _ frame) {
+		w.hub.then(func(user string, _ frame) {
 			if user == "busy" && slow.Load() {
-				time.Sleep(time.Millisecond)
+				sleep(time.Millisecond)
 			}
-		}
+		})
 		batch := func(n, notes int) (evs []events.Event) {
 			for i := range notes {
 				evs = append(evs, event("busy", "note", "", fmt.Sprint(i)))
