@@ -89,7 +89,7 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	case !r.Recovered:
 		s.stats.unrecovered.Add(1)
 	case r.query.HasOffset:
-		s.Confirmed(user, r.query.Offset) // what a client saw before it came is confirmed, too
+		s.raise(user, r.query.Offset) // what a client saw before it came is confirmed, too
 	}
 	return r, nil
 }
@@ -203,6 +203,11 @@ func (r *Replay) writable(ctx context.Context) error {
 // the stream holds back its latest progress at most, which the answer may show already. answer is called once, before
 // JobsInOrder returns.
 func (s *Service) JobsInOrder(ctx context.Context, q JobsQuery, answer func(JobsPage, error)) {
+	if !s.enter() {
+		answer(JobsPage{}, ErrClosed)
+		return
+	}
+	defer s.calls.Done()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for {
@@ -229,19 +234,23 @@ func (s *Service) JobsInOrder(ctx context.Context, q JobsQuery, answer func(Jobs
 				answered <- fresh
 			})
 		})
-		select {
-		case done := <-answered:
-			if done {
-				return
-			}
-		case <-ctx.Done():
+		giveUp := func(err error) (done bool) {
 			once.Do(func() {
-				answer(JobsPage{}, unavailable(ctx.Err()))
+				answer(JobsPage{}, err)
 				answered <- true
 			})
-			if <-answered {
-				return
-			}
+			return <-answered
+		}
+		var done bool
+		select {
+		case done = <-answered:
+		case <-ctx.Done():
+			done = giveUp(unavailable(ctx.Err()))
+		case <-s.closing:
+			done = giveUp(ErrClosed)
+		}
+		if done {
+			return
 		}
 	}
 }
