@@ -49,6 +49,31 @@ func TestCloseRefusesFlushesAndKeepsReceipts(t *testing.T) {
 	})
 }
 
+func TestCloseEndsQuestionsThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref := newReference()
+		ref.lag = func() time.Duration { return time.Minute }
+		w := beginOn(t, delivery.Config{}, ref)
+		k := w.socket("ann")
+		w.connect(k)
+		w.publish(note(`1`))
+		var calls sync.WaitGroup
+		calls.Go(func() {
+			if _, err := w.ask(context.Background(), k, 1); !errors.Is(err, delivery.ErrClosed) {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		start := time.Now()
+		if err := w.Close(context.Background()); err != nil || time.Since(start) != 0 {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		calls.Wait()
+		w.bye(k)
+		w.store.kill()
+	})
+}
+
 // A store that hangs holds up neither Close, beyond what its caller allows, nor another call.
 func TestCloseOnAStoreThatHangs(t *testing.T) {
 	for _, op := range []string{"publish", "read", "confirm", "stall", "sweep", "cursor"} {

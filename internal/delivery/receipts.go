@@ -26,10 +26,14 @@ func (r *receipts) init() {
 
 // Confirmed notes that a client of the user has received every message up to id.
 func (s *Service) Confirmed(userID string, id events.ID) {
-	if id.IsZero() {
-		return
-	}
 	s.stats.receipts.Add(1)
+	if s.raise(userID, id) && s.cfg.OnReceipt != nil {
+		s.cfg.OnReceipt(max(0, s.cfg.Now().Sub(time.UnixMilli(int64(id.Ms)))))
+	}
+}
+
+// raise raises a user's cursor. It reports false when it is known to be there already.
+func (s *Service) raise(userID string, id events.ID) bool {
 	r := &s.receipts
 	r.mu.Lock()
 	before, waits := r.cursors[userID]
@@ -41,14 +45,11 @@ func (s *Service) Confirmed(userID string, id events.ID) {
 		}
 	}
 	r.mu.Unlock()
-	if !rises {
-		return
+	if rises {
+		r.release(userID, id)
+		notify(r.wake)
 	}
-	r.release(userID, id)
-	notify(r.wake)
-	if s.cfg.OnReceipt != nil {
-		s.cfg.OnReceipt(max(0, time.Duration(s.cfg.Now().UnixMilli()-int64(id.Ms))*time.Millisecond))
-	}
+	return rises
 }
 
 // known is the cursor of a user as far as the store does not have it yet.

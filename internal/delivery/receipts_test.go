@@ -198,6 +198,27 @@ func TestReceiptsAreWrittenBehind(t *testing.T) {
 	})
 }
 
+func TestOnReceipt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []time.Duration
+		w := begin(t, delivery.Config{OnReceipt: func(d time.Duration) { told = append(told, d) }})
+		id := w.publish(note(`1`)).ID
+		time.Sleep(20 * time.Millisecond)
+		w.Confirmed("ann", id)
+		w.Confirmed("ann", id)
+		time.Sleep(time.Hour)
+		k := w.back("ann", id.String()) // seen long ago
+		w.connect(k)
+		w.Confirmed("ann", events.ID{})
+		w.Confirmed("bob", events.ID{Ms: 1 << 62}) // from the future
+		if fmt.Sprint(told) != "[20ms 0s]" || w.Stats().Receipts != 4 {
+			t.Errorf("told %v, %d receipts", told, w.Stats().Receipts)
+		}
+		w.bye(k)
+		w.end()
+	})
+}
+
 func TestACallerThatGoesAwayEndsItsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, delivery.Config{})

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"jobwire/internal/events"
@@ -89,7 +88,7 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	case !r.Recovered:
 		s.stats.unrecovered.Add(1)
 	case r.query.HasOffset:
-		s.Confirmed(user, r.query.Offset) // what a client saw before it came is confirmed, too
+		s.raise(user, r.query.Offset) // what a client saw before it came is confirmed, too
 	}
 	return r, nil
 }
@@ -195,53 +194,5 @@ func (r *Replay) writable(ctx context.Context) error {
 		level = now
 		pause = min(pause*2, longest)
 		timer.Reset(pause)
-	}
-}
-
-// JobsInOrder answers a live socket's question for its user's jobs at its place in what the socket sees: after everything up
-// to the place at which the jobs were read, and before anything about a job that is newer. Nothing older follows: of each job
-// the stream holds back its latest progress at most, which the answer may show already. answer is called once, before
-// JobsInOrder returns.
-func (s *Service) JobsInOrder(ctx context.Context, q JobsQuery, answer func(JobsPage, error)) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	for {
-		page, err := s.Jobs(ctx, q)
-		if err != nil {
-			answer(JobsPage{}, unavailable(err))
-			return
-		}
-		st := s.streams.of(q.UserID)
-		if st == nil {
-			answer(JobsPage{}, ErrSinkClosed)
-			return
-		}
-		var once sync.Once
-		answered := make(chan bool, 1)
-		s.at(st, page.Place, func() {
-			once.Do(func() {
-				// When newer was shown while the answer was on its way, it is read again. Emissions of a user's jobs are
-				// throttled, so that a moment without one comes soon.
-				fresh := st.shown.Compare(page.Place) <= 0
-				if fresh {
-					answer(page, nil)
-				}
-				answered <- fresh
-			})
-		})
-		select {
-		case done := <-answered:
-			if done {
-				return
-			}
-		case <-ctx.Done():
-			once.Do(func() {
-				answer(JobsPage{}, unavailable(ctx.Err()))
-				answered <- true
-			})
-			if <-answered {
-				return
-			}
-		}
 	}
 }

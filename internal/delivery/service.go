@@ -39,7 +39,7 @@ type Config struct {
 	ReplayStall time.Duration
 	// Reads is how many replays and questions read from the store at once; 64.
 	Reads int
-	// OnReceipt, if not nil, is told how long after its emission a message was confirmed for the first time.
+	// OnReceipt, if not nil, is told how long after its emission a message was confirmed; perhaps by each of several clients.
 	OnReceipt func(time.Duration)
 	// Now is the clock; time.Now.
 	Now func() time.Time
