@@ -51,7 +51,8 @@ check: ## gofmt and go vet
 
 .PHONY: test-go
 test-go: setup
-	$(GO) test -race -timeout 20m -json ./... | node test/e2e/tally.mjs
+	$(GO) test -race -timeout 20m -json $$($(GO) list ./... | grep -v /internal/store/) | node test/e2e/tally.mjs
+	$(GO) test -race -short -timeout 20m -json ./internal/store/... | node test/e2e/tally.mjs
 	@# Under the race detector the engine sends in another way: see internal/engine/syscalls_linux.go.
 	$(GO) test -timeout 5m -json ./internal/engine ./internal/realtime | node test/e2e/tally.mjs
 
@@ -79,7 +80,11 @@ test/e2e/node_modules/.installed: test/e2e/package-lock.json
 	touch $@
 
 .PHONY: test-all
-test-all: test chaos hostile reconnects ## test and its long forms, about half an hour
+test-all: test store chaos hostile reconnects ## test and its long forms
+
+.PHONY: store
+store: ## the long form of the tests that damage the store's files and cut its power
+	$(GO) test -race -count=1 -timeout 1h ./internal/store/...
 
 .PHONY: reconnects
 reconnects: setup bin/jobwire-race test/e2e/node_modules/.installed ## a tab that comes and goes 200,000 times while its user is posted to
