@@ -36,10 +36,11 @@ func BenchmarkPublish(b *testing.B) {
 			for _, where := range []string{"disk", "memory"} {
 				b.Run(fmt.Sprintf("%s/%s/users=%d", where, kind.name, users), func(b *testing.B) {
 					limits := delivery.Limits{Messages: min(1000, 200_000/users)}
-					s, err := OpenMemory(limits, Options{Logger: quiet})
+					open := func() (*Store, error) { return OpenMemory(limits, Options{Logger: quiet}) }
 					if where == "disk" {
-						s, err = Open(b.TempDir(), limits, Options{Logger: quiet})
+						open = func() (*Store, error) { return Open(b.TempDir(), limits, Options{Logger: quiet}) }
 					}
+					s, err := open()
 					if err != nil {
 						b.Fatal(err)
 					}
