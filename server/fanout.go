@@ -25,6 +25,9 @@ func (f *fanout) Emit(userID string, packet []byte, place events.ID, receipt boo
 // Sockets counts a user's sockets.
 func (f *fanout) Sockets(userID string) int { return f.hub.UserSockets(userID) }
 
+// Reconnect lets a user's clients come back.
+func (f *fanout) Reconnect(userID string) { f.hub.ReconnectUser(userID) }
+
 // Disconnect closes a user's sockets for good, after telling them why.
 func (f *fanout) Disconnect(userID, reason string) int {
 	data, err := json.Marshal(struct {

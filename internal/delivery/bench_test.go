@@ -66,6 +66,7 @@ func (s *places) Publish(_ context.Context, userID string, entries []delivery.En
 
 type nowhere struct{}
 
+func (nowhere) Reconnect(string)                         {}
 func (nowhere) Emit(string, []byte, events.ID, bool) int { return 1 }
 func (nowhere) Disconnect(string, string) int            { return 0 }
 func (nowhere) Sockets(string) int                       { return 1 }

@@ -22,6 +22,8 @@ type Emitter interface {
 	Disconnect(userID, reason string) (sockets int)
 	// Sockets counts the sockets of a user.
 	Sockets(userID string) int
+	// Reconnect closes the connections of a user, so that the clients come back by themselves.
+	Reconnect(userID string)
 }
 
 // Config holds the knobs of a Service.

@@ -69,6 +69,9 @@ type Feed interface {
 	Disconnect(userID, reason string) (sockets int)
 	// Sockets counts a user's sockets.
 	Sockets(userID string) int
+	// Lost says that events of a user may be stored that were not, and will not be, delivered: the sockets that are
+	// connected must come back for a replay.
+	Lost(userID string)
 }
 
 // Delivery is an event on its way from the store to the sockets.

@@ -154,6 +154,7 @@ func (f *feed) Run(userID string) {
 
 func (f *feed) Confirmed(c Cursor)                   { f.receipts.release(c.UserID, c.Confirmed) }
 func (f *feed) Disconnect(userID, reason string) int { return f.emitter.Disconnect(userID, reason) }
+func (f *feed) Lost(userID string)                   { f.emitter.Reconnect(userID) }
 func (f *feed) Sockets(userID string) int            { return f.emitter.Sockets(userID) }
 func (d *Delivery) tell(sockets int, held bool) {
 	if d.Emission != nil {

@@ -122,5 +122,6 @@ const (
 	ReasonProtocol          = "protocol violation"          // a well-formed packet that may not come now
 	ReasonEventRate         = "event rate"                  // Config.EventRate
 	ReasonSlowReplay        = "slow replay"                 // Config.MaxHeldBytes
+	ReasonMissedEvents      = "missed events"               // Hub.ReconnectUser: the store has failed and works again
 	ReasonInternal          = "internal error"              // a handler or the lifecycle panicked
 )

@@ -211,6 +211,13 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 	return sockets
 }
 
+// ReconnectUser closes the connections of a user's sessions, after what is queued. The clients come back by themselves.
+func (h *Hub) ReconnectUser(userID string) {
+	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
+		s.Close(ReasonMissedEvents)
+	}
+}
+
 // Shutdown stops accepting, lets the engine close all connections so that clients reconnect by themselves, and waits until
 // every Disconnected has returned. When ctx ends first, handlers are told through their context, and ctx's error is returned.
 func (h *Hub) Shutdown(ctx context.Context) error {

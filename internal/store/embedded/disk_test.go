@@ -685,3 +685,35 @@ func TestDirectoryThatCannotBeOpenedIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// What a failed write has left on the disk is told to no feed. So the feeds are told whom they must have come back, before
+// anything newer of that user, and a repeat of the key that is answered then is not the last that its sockets hear of it.
+func TestUntoldEventsAreToldAsLost(t *testing.T) {
+	var f faults
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), Logger: slog.New(slog.DiscardHandler), checkEvery: time.Millisecond})
+	feed := newHearer()
+	defer s.Subscribe(feed)()
+	mustPost(t, s, "ann", note())
+	mustPost(t, s, "bob", note())
+	f.set(func(op errorfs.Op) error {
+		if isSync(op) {
+			return errDisk
+		}
+		return nil
+	})
+	keyed := note()
+	keyed.IdempotencyKey = "once"
+	if _, err := post(s, "ann", keyed); !errors.Is(err, delivery.ErrStoreUnavailable) {
+		t.Fatalf("error %v", err)
+	}
+	f.set(nil)
+	eventually(t, "the store works again", func() bool {
+		_, err := post(s, "ann", keyed)
+		return err == nil
+	})
+	feed.mu.Lock()
+	defer feed.mu.Unlock()
+	if at, lost := feed.lost["ann"]; !lost || at != 1 || len(feed.lost) != 1 {
+		t.Errorf("told as lost: %v, want ann after 1", feed.lost)
+	}
+}

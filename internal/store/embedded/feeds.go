@@ -131,6 +131,26 @@ func leaveAll(subs []*subscription) {
 	}
 }
 
+// lose gives up a user's turn because the instance has ended: what was lined up is told to no feed, though the disk may have
+// it.
+func (in *instance) lose(u *user) {
+	in.lost.Store(u.name, nil)
+	in.drop(u)
+}
+
+// tellLost tells the feeds of whom an instance that has ended may have left something untold. It comes before the next one
+// takes calls: nothing newer may be delivered, or confirmed, first.
+func (s *Store) tellLost(old *instance) {
+	subs := s.subscribers()
+	defer leaveAll(subs)
+	old.lost.Range(func(name, _ any) bool {
+		for _, sub := range subs {
+			sub.feed.Lost(name.(string))
+		}
+		return true
+	})
+}
+
 // Follow implements delivery.Store. Here the feeds are told of every user.
 func (s *Store) Follow(ctx context.Context, userID string) (events.ID, error) {
 	in, err := s.enter(ctx)

@@ -227,6 +227,7 @@ func (s *Store) recover() {
 			return
 		}
 		s.opts.Logger.Info("the event store works again", "dir", s.dir)
+		s.tellLost(old)
 		s.install(in)
 		select {
 		case <-s.closing:

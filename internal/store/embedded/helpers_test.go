@@ -190,10 +190,17 @@ type hearer struct {
 	told map[string][]events.ID
 	prev map[string]events.ID
 	bad  []string
+	lost map[string]int // by user: how many places it had been told then
 }
 
 func newHearer() *hearer {
-	return &hearer{told: make(map[string][]events.ID), prev: make(map[string]events.ID)}
+	return &hearer{told: make(map[string][]events.ID), prev: make(map[string]events.ID), lost: make(map[string]int)}
+}
+
+func (h *hearer) Lost(user string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost[user] = len(h.told[user])
 }
 
 func (h *hearer) Deliver(d *delivery.Delivery) bool {

@@ -32,6 +32,7 @@ type instance struct {
 	highest atomic.Uint64 // the highest ms of a place given out
 	due     atomic.Uint64 // no deadline on the disk is before it, in ms
 
+	lost  sync.Map      // by name the users of whom something may be on the disk that no feed was told
 	calls atomic.Int64  // of callers that are inside
 	dead  chan struct{} // closed by fail
 	once  sync.Once

@@ -37,16 +37,17 @@ func (s *Store) Publish(ctx context.Context, userID string, entries []delivery.E
 	if !by.over() {
 		u.release()
 		if err := in.wait(nil, by); err != nil {
-			in.drop(u)
+			in.lose(u)
 			return nil, err
 		}
 		if err := u.acquire(context.Background(), in); err != nil {
-			in.drop(u)
+			in.lose(u)
 			return nil, err
 		}
 	}
 	in.deliver(u) // releases u
 	if in.isDead() {
+		in.lost.Store(userID, nil)
 		return nil, in.unavailable()
 	}
 	n := 0

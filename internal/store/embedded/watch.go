@@ -34,6 +34,7 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		by *round
 	}
 	var claims []claim
+	var failed error
 	for stalled < limit {
 		found, err := in.overdue(now, limit)
 		if err != nil {
@@ -45,15 +46,17 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 				in.expectDue(e.ms) // the next call goes on there
 				break
 			}
-			u, err := in.lock(ctx, e.user)
-			if err != nil {
+			var u *user
+			if u, failed = in.lock(ctx, e.user); failed != nil {
 				in.expectDue(e.ms)
-				return 0, err
+				break // what was claimed so far is still told
 			}
 			did, by, err := in.stall(u, e.job, e.ms)
-			if err != nil {
+			if err != nil { // the instance has ended
+				in.lost.Store(u.name, nil)
 				in.put(u)
-				return 0, err
+				failed = err
+				break
 			}
 			if by != nil {
 				moved = by
@@ -69,7 +72,7 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		// What was claimed or moved must be gone from the index before it is read again.
 		if err := in.wait(nil, moved); err != nil {
 			for _, c := range claims {
-				in.drop(c.u)
+				in.lose(c.u)
 			}
 			return 0, err
 		}
@@ -77,13 +80,19 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 			c := claims[0]
 			claims = claims[1:]
 			if err := c.u.acquire(context.Background(), in); err != nil {
-				in.drop(c.u)
+				in.lose(c.u)
 				continue
 			}
 			in.deliver(c.u)
+			if in.isDead() {
+				in.lost.Store(c.u.name, nil)
+			}
 		}
 		if in.isDead() {
 			return 0, in.unavailable()
+		}
+		if failed != nil {
+			return stalled, failed
 		}
 		if len(found) < limit || moved == nil {
 			break

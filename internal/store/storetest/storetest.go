@@ -406,6 +406,13 @@ func (f *feed) Disconnect(userID, reason string) int {
 // Sockets implements delivery.Feed.
 func (f *feed) Sockets(string) int { return f.sockets }
 
+// Lost is not expected: no disk fails here.
+func (f *feed) Lost(user string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults = append(f.faults, "events of "+user+" are lost")
+}
+
 // heard returns the places that the feed was told of a user, once all of them have been emitted.
 func (f *feed) heard(t *testing.T, user string) (ids []events.ID) {
 	t.Helper()
