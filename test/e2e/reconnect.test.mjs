@@ -32,6 +32,8 @@ for (const transport of Object.keys(TRANSPORTS)) {
       let last;
       let connects = 0;
       let over = false;
+      let greeted = false;
+      let restlessly = false;
       restless = new Tab(server.url, { transport, auth: { token }, reconnectionDelay: 1, reconnectionDelayMax: 2, randomizationFactor: 0 });
       restless.record.add = () => {}; // a record of all would grow
       restless.socket.on("connect", () => {
@@ -44,10 +46,23 @@ for (const transport of Object.keys(TRANSPORTS)) {
         seen.add(id);
       });
       restless.socket.on("authenticated", ({ recovered }) => {
+        greeted = true;
         if (!recovered) faults.push("not recovered");
-        if (connects < CONNECTS) setImmediate(() => restless.socket.io.engine.close());
+        if (restlessly && connects < CONNECTS) setImmediate(() => restless.socket.io.engine.close());
       });
       restless.frames = { push() {} };
+
+      // A client that has seen no message yet has no offset to come back with: it would be a new page.
+      const first = new Worker(server);
+      workers.push(first);
+      const until = async (condition) => {
+        while (!condition() && faults.length === 0) await new Promise((resolve) => setTimeout(resolve, 20)); // polls it
+      };
+      await until(() => greeted);
+      const { id: begin } = await first.send("ada", "row", {});
+      await until(() => seen.has(begin));
+      restlessly = true;
+      restless.socket.io.engine.close();
 
       const answered = []; // ids of the answers that counted both tabs
       let posts = 0;
@@ -60,13 +75,11 @@ for (const transport of Object.keys(TRANSPORTS)) {
         }
       };
       const posting = [post(), post()];
-      while (connects < CONNECTS && faults.length === 0) await new Promise((resolve) => setTimeout(resolve, 20)); // polls a condition
+      await until(() => connects >= CONNECTS);
       over = true;
       await Promise.all(posting);
-      const worker = new Worker(server);
-      workers.push(worker);
-      const { id } = await worker.send("ada", "row", { last: true });
-      while (!seen.has(id) && faults.length === 0) await new Promise((resolve) => setTimeout(resolve, 20)); // polls a condition
+      const { id } = await first.send("ada", "row", { last: true });
+      await until(() => seen.has(id));
       assert.deepEqual(faults, []);
       const lost = answered.filter((each) => !seen.has(each));
       t.diagnostic(`${connects} connects, ${posts} messages, ${answered.length} of them answered "sent, sockets: 2", ${lost.length} lost`);

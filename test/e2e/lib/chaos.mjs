@@ -227,10 +227,12 @@ export class Ledger {
   faults = [];
   count = { connects: 0, arrivals: 0, repeats: 0, unrecovered: 0, retries: 0, durable: 0, progress: 0 };
   #accounts = new Map();
-  #proof = -1; // when the latest durable POST began that has been answered
 
   account(user) {
-    if (!this.#accounts.has(user)) this.#accounts.set(user, { user, seen: new Map(), durable: new Map(), accepted: new Map(), jobs: new Map() });
+    if (!this.#accounts.has(user)) {
+      // proof: when the latest durable POST of the user began that has been answered
+      this.#accounts.set(user, { user, seen: new Map(), durable: new Map(), accepted: new Map(), jobs: new Map(), proof: -1 });
+    }
     return this.#accounts.get(user);
   }
 
@@ -259,24 +261,25 @@ export class Ledger {
     if (isTerminal(event)) job.end = data.n;
     this.count.durable++;
     account.accepted.set(`${data.jobId}#${data.n}`, { id, event, first });
-    if (run === this.kills) this.#proof = Math.max(this.#proof, began);
+    if (run === this.kills) account.proof = Math.max(account.proof, began);
   }
 
   /**
    * The server is killed now. A crash may take the progress along that was not
-   * written yet. Commits carry everything before them: progress is safe when a
-   * durable POST that began after its answer has been answered.
+   * written yet. A durable write takes its user's progress along: progress is
+   * safe when a durable POST of the same user that began after its answer has
+   * been answered.
    */
   killed() {
     this.kills++;
-    for (const { jobs } of this.#accounts.values()) {
-      for (const { progress } of jobs.values()) {
+    for (const account of this.#accounts.values()) {
+      for (const { progress } of account.jobs.values()) {
         for (const p of progress) {
-          if (p.safe === undefined) p.safe = p.answered < this.#proof;
+          if (p.safe === undefined) p.safe = p.answered < account.proof;
         }
       }
+      account.proof = -1;
     }
-    this.#proof = -1;
   }
 
   /** Durable events whose POST was answered and that no page of their user has. */
