@@ -26,7 +26,7 @@ type bar struct {
 // conn is one connection of a page. All that is sent to it is checked, in order:
 //
 //   - ids of messages rise, so that nothing comes twice, and events of a job come by their places;
-//   - the replay has every message after the offset, or that was not confirmed by anybody, and the state of unfinished jobs;
+//   - the replay has every message after the offset, or that no client has confirmed, and the state of unfinished jobs;
 //   - of what the room got since the socket was in it, nothing was left out that the replay had not shown;
 //   - an answer to a question for jobs is not older than what was shown, and nothing older follows it;
 //   - the offset is recovered if it is a message of the user's log.
@@ -36,7 +36,7 @@ type conn struct {
 	node      *node
 	page      *page
 	recovered bool
-	confirmed events.ID // by anybody, as the replay was read
+	confirmed events.ID // by any client, as the replay was read
 
 	// Guarded by m.mu.
 	last     events.ID

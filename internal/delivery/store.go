@@ -83,7 +83,7 @@ type Delivery struct {
 	Data   json.RawMessage // belongs to the Delivery, and is not changed any more
 	Kind   events.Kind
 	JobID  string // of kinds other than Message, and of job_stalled
-	// Emission is told once what became of it; nil when nobody waits, as for what was published at another node.
+	// Emission is told once what became of it; nil when no caller waits, as for what was published at another node.
 	Emission *Emission
 }
 
