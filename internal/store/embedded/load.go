@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"jobwire/internal/events"
 )
 
 // lock returns a user, loaded and locked; put gives it back. Waiting for another call ends with ctx.
@@ -36,7 +38,8 @@ func (in *instance) put(u *user) {
 // drop ends the use of a user that is not locked.
 func (in *instance) drop(u *user) { in.users.put(u, -1, true) }
 
-// load reads a user's record and jobs. Those who have nothing cost a look into filters.
+// load reads a user's record and jobs, and from them and the latest message what has happened since the record was written.
+// Those who have nothing cost a look into filters.
 func (in *instance) load(u *user) error {
 	b, closer, err := in.db.Get(userKey(u.name, kindUser))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -57,11 +60,43 @@ func (in *instance) load(u *user) error {
 		jobs = append(jobs, j)
 		return true
 	})
+	if err != nil {
+		return err
+	}
 	slices.SortFunc(jobs, func(a, b *job) int { return a.last.Compare(b.last) })
 	for _, j := range jobs {
 		u.add(j)
+		u.last = later(u.last, j.last)
 	}
-	return err
+	return in.loadLog(u)
+}
+
+// loadLog looks whether there is a message that the record does not know.
+func (in *instance) loadLog(u *user) (err error) {
+	it, err := in.db.NewIter(&pebble.IterOptions{
+		LowerBound: next(messageKey(u.name, u.logged)), UpperBound: past(userKey(u.name, kindMessage)),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.Last() {
+		return it.Error()
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return err
+	}
+	u.logged, u.log = trailingID(it.Key()), decodeMessage(value).log
+	u.last = later(u.last, u.logged)
+	return nil
+}
+
+func later(a, b events.ID) events.ID {
+	if a.Compare(b) < 0 {
+		return b
+	}
+	return a
 }
 
 // scan calls fn for the keys from lower to below upper, until it returns false. Both slices are the scan's.

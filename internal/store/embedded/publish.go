@@ -91,7 +91,7 @@ func (s *Store) Confirm(ctx context.Context, cursors []delivery.Cursor) error {
 		}
 		raised := c.Confirmed.Compare(u.confirmed) > 0
 		if raised {
-			u.confirmed = c.Confirmed
+			u.confirmed, u.rewrite = c.Confirmed, true
 			in.flusher.add(u)
 		}
 		in.put(u)
@@ -114,5 +114,5 @@ func (s *Store) Cursor(ctx context.Context, userID string) (confirmed, dropped e
 		return confirmed, dropped, err
 	}
 	defer in.put(u)
-	return u.confirmed, u.dropped, nil
+	return u.confirmed, u.log.dropped, nil
 }

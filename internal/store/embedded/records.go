@@ -16,14 +16,13 @@ func (d damage) Error() string { return "the data is damaged: cannot read " + st
 // recordFormat starts every record, so that later formats can be told apart.
 const recordFormat = 2
 
-// userRecord is what the store knows of a user beside its jobs. Times are ms of the clock.
+// userRecord is what the store knows of a user beside its jobs. Times are ms of the clock. It is not written with every
+// message: the latest message says what it changed, see load.
 type userRecord struct {
 	last      events.ID // the highest place ever taken; zero for a user that is not known
 	confirmed events.ID // the cursor; never above last
-	dropped   events.ID // messages up to there are gone
-	messages  uint64
-	bytes     uint64 // of the messages' names and data
-	oldest    uint64 // no message is older
+	logged    events.ID // the latest message
+	log       logRecord
 	keys      uint64 // idempotency keys
 	firstKey  uint64 // none of them has a lower number
 	nextKey   uint64 // the number of the latest one
@@ -31,12 +30,32 @@ type userRecord struct {
 	aged      uint64 // the time of the user's entry among the ages; 0 when there is none
 }
 
+// logRecord is what the store knows of a user's log.
+type logRecord struct {
+	dropped  events.ID // messages up to there are gone
+	messages uint64
+	bytes    uint64 // of the messages' names and data
+	oldest   uint64 // no message is older
+}
+
+func (w *writer) log(l *logRecord) {
+	w.id(l.dropped)
+	w.num(l.messages)
+	w.num(l.bytes)
+	w.num(l.oldest)
+}
+
+func (r *reader) log() logRecord {
+	return logRecord{dropped: r.id(), messages: r.num(), bytes: r.num(), oldest: r.num()}
+}
+
 func (u *userRecord) encode() []byte {
 	w := writer{append(make([]byte, 0, 80), recordFormat)}
 	w.id(u.last)
 	w.id(u.confirmed)
-	w.id(u.dropped)
-	for _, n := range []uint64{u.messages, u.bytes, u.oldest, u.keys, u.firstKey, u.nextKey, u.oldestKey, u.aged} {
+	w.id(u.logged)
+	w.log(&u.log)
+	for _, n := range []uint64{u.keys, u.firstKey, u.nextKey, u.oldestKey, u.aged} {
 		w.num(n)
 	}
 	return w.b
@@ -45,7 +64,7 @@ func (u *userRecord) encode() []byte {
 func decodeUser(b []byte) userRecord {
 	r := newReader(b)
 	u := userRecord{
-		last: r.id(), confirmed: r.id(), dropped: r.id(), messages: r.num(), bytes: r.num(), oldest: r.num(),
+		last: r.id(), confirmed: r.id(), logged: r.id(), log: r.log(),
 		keys: r.num(), firstKey: r.num(), nextKey: r.num(), oldestKey: r.num(), aged: r.num(),
 	}
 	r.end("a user")
@@ -54,14 +73,16 @@ func decodeUser(b []byte) userRecord {
 
 // message is an event of the log.
 type message struct {
-	at   uint64 // the place's time may be ahead of it
+	at   uint64    // the place's time may be ahead of it
+	log  logRecord // with it, and without what it has made room of
 	name string
 	data []byte
 }
 
 func (m *message) encode() []byte {
-	w := writer{append(make([]byte, 0, 16+len(m.name)+len(m.data)), recordFormat)}
+	w := writer{append(make([]byte, 0, 64+len(m.name)+len(m.data)), recordFormat)}
 	w.num(m.at)
+	w.log(&m.log)
 	w.text(m.name)
 	return append(w.b, m.data...)
 }
@@ -69,7 +90,7 @@ func (m *message) encode() []byte {
 // decodeMessage leaves data a part of b.
 func decodeMessage(b []byte) message {
 	r := newReader(b)
-	m := message{at: r.num(), name: r.text()}
+	m := message{at: r.num(), log: r.log(), name: r.text()}
 	m.data, r.b = r.b, nil
 	r.end("a message")
 	return m

@@ -84,6 +84,7 @@ func (u *user) reply(r *reply) {
 	if u.answers == nil {
 		u.answers = make(map[string]*reply)
 	}
+	u.rewrite = true
 	u.answers[r.key] = r
 	u.replies = append(u.replies, r)
 }

@@ -102,7 +102,7 @@ func (in *instance) settleAndPut(ctx context.Context, u *user) error {
 
 // hasMessage reports whether the log has a message, and that is not too old.
 func (in *instance) hasMessage(u *user, id events.ID, now uint64) (has bool, err error) {
-	if id.Compare(u.dropped) <= 0 {
+	if id.Compare(u.log.dropped) <= 0 {
 		return false, nil
 	}
 	err = in.read(func() error {
@@ -136,7 +136,7 @@ func (u *user) states(at *delivery.QueryState, q delivery.Query, cutoff uint64) 
 		if wanted(j.progress.place) { // a zero place is not
 			found = append(found, state{j, j.progress.place, false})
 		}
-		logged := j.stalled.Compare(at.From) > 0 && j.stalled.Compare(u.dropped) > 0 // then the message says it
+		logged := j.stalled.Compare(at.From) > 0 && j.stalled.Compare(u.log.dropped) > 0 // then the message says it
 		if j.state == jobStalled && !logged && wanted(j.stalled) {
 			found = append(found, state{j, j.stalled, true})
 		}

@@ -29,7 +29,7 @@ func (s *Store) cutoff(now uint64) uint64 {
 // prune forgets of the user what was kept because reading the disk might not have shown it yet.
 func (u *user) prune() {
 	for len(u.fresh) > 0 && u.fresh[0].by != nil && u.fresh[0].by.over() {
-		if len(u.heads) < headStep && uint64(len(u.heads)+len(u.fresh)) == u.messages {
+		if len(u.heads) < headStep && uint64(len(u.heads)+len(u.fresh)) == u.log.messages {
 			u.heads = append(u.heads, logEntry{id: u.fresh[0].id, at: u.fresh[0].at, size: u.fresh[0].size})
 		}
 		u.fresh = u.fresh[1:]
@@ -50,8 +50,8 @@ func (u *user) prune() {
 func (d *decision) trimMessages(dropped *delivery.Dropped) error {
 	u, cutoff := d.u, d.cutoff()
 	for range trimStep {
-		over := u.messages > uint64(d.in.s.limits.Messages) || u.bytes > uint64(d.in.s.limits.MessagesBytes)
-		if u.messages <= 1 || !over && u.oldest >= cutoff {
+		over := u.log.messages > uint64(d.in.s.limits.Messages) || u.log.bytes > uint64(d.in.s.limits.MessagesBytes)
+		if u.log.messages <= 1 || !over && u.log.oldest >= cutoff {
 			return nil
 		}
 		head, err := d.head()
@@ -59,7 +59,7 @@ func (d *decision) trimMessages(dropped *delivery.Dropped) error {
 			return err
 		}
 		if !over && head.at >= cutoff {
-			u.oldest = head.at
+			u.log.oldest = head.at
 			return nil
 		}
 		if err := d.dropHead(dropped); err != nil {
@@ -90,7 +90,7 @@ func (d *decision) head() (*logEntry, error) {
 // walk over that would be slow.
 func (d *decision) lookUpHeads() error {
 	u := d.u
-	if u.messages == uint64(len(u.fresh)) {
+	if u.log.messages == uint64(len(u.fresh)) {
 		return nil
 	}
 	upper := past(userKey(u.name, kindMessage))
@@ -98,7 +98,7 @@ func (d *decision) lookUpHeads() error {
 		upper = messageKey(u.name, u.fresh[0].id)
 	}
 	return d.in.read(func() error {
-		return d.in.scan(next(messageKey(u.name, u.dropped)), upper, func(key, value []byte) bool {
+		return d.in.scan(next(messageKey(u.name, u.log.dropped)), upper, func(key, value []byte) bool {
 			m := decodeMessage(value)
 			u.heads = append(u.heads, logEntry{id: trailingID(key), at: m.at, size: m.size()})
 			return len(u.heads) < headStep
@@ -119,9 +119,9 @@ func (d *decision) dropHead(dropped *delivery.Dropped) error {
 	if err := d.write().SingleDelete(messageKey(u.name, m.id), nil); err != nil {
 		return err
 	}
-	u.messages--
-	u.bytes -= min(u.bytes, uint64(m.size))
-	u.dropped = m.id
+	u.log.messages--
+	u.log.bytes -= min(u.log.bytes, uint64(m.size))
+	u.log.dropped = m.id
 	dropped.Messages++
 	dropped.UpTo = m.id
 	if m.id.Compare(u.confirmed) > 0 {
@@ -133,6 +133,7 @@ func (d *decision) dropHead(dropped *delivery.Dropped) error {
 // drop removes a job.
 func (d *decision) drop(j *job, dropped *delivery.Dropped) {
 	u := d.u
+	u.rewrite = true // its place was perhaps the last one
 	delete(u.jobs, j.name)
 	j.unlink()
 	u.jobsBytes -= j.size()
@@ -166,8 +167,8 @@ func (d *decision) trimJobs(latest *job, dropped *delivery.Dropped) {
 // oldestAt is the time of the oldest that a user has; 0 when there is nothing.
 func (u *user) oldestAt() uint64 {
 	oldest := uint64(math.MaxUint64)
-	if u.messages > 0 {
-		oldest = u.oldest
+	if u.log.messages > 0 {
+		oldest = u.log.oldest
 	}
 	for _, l := range []*jobList{&u.finished, &u.running} {
 		if l.oldest != nil {
@@ -251,7 +252,7 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 		return in.removeAge(d, aged)
 	}
 	removed := 0
-	for ; removed < trimStep && u.messages > 0; removed++ {
+	for ; removed < trimStep && u.log.messages > 0; removed++ {
 		head, err := d.head()
 		if err != nil {
 			return nil, false, err
@@ -259,7 +260,7 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 		if head == nil {
 			break
 		}
-		if u.oldest = head.at; head.at >= cutoff {
+		if u.log.oldest = head.at; head.at >= cutoff {
 			break
 		}
 		if err := d.dropHead(dropped); err != nil {
@@ -277,8 +278,9 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 	if err := d.write().Delete(ageKey(aged, name), nil); err != nil {
 		return nil, false, err
 	}
+	u.rewrite = true
 	u.aged = 0 // encode enters it again at what is the oldest now
-	if u.messages == 0 && len(u.jobs) == 0 && u.keys == 0 {
+	if u.log.messages == 0 && len(u.jobs) == 0 && u.keys == 0 {
 		raise(&in.floor, u.last.Ms+1) // later places must stay above what the user has had
 		u.userRecord = userRecord{}
 	}

@@ -184,17 +184,19 @@ func (d *decision) change(j *job) {
 // append puts a message at the end of the log, and makes room for it.
 func (d *decision) append(place events.ID, m message, dropped *delivery.Dropped) error {
 	u := d.u
-	if err := d.write().Set(messageKey(u.name, place), m.encode(), nil); err != nil {
-		return err
+	if u.log.messages == 0 || m.at < u.log.oldest {
+		u.log.oldest = m.at
 	}
-	if u.messages == 0 || m.at < u.oldest {
-		u.oldest = m.at
-	}
-	u.messages++
-	u.bytes += uint64(m.size())
+	u.log.messages++
+	u.log.bytes += uint64(m.size())
+	u.logged = place
 	u.fresh = append(u.fresh, logEntry{id: place, at: m.at, size: m.size()})
 	d.durable = true
-	return d.trimMessages(dropped)
+	if err := d.trimMessages(dropped); err != nil {
+		return err
+	}
+	m.log = u.log
+	return d.write().Set(messageKey(u.name, place), m.encode(), nil)
 }
 
 // write returns the batch of what goes to the disk.
@@ -256,7 +258,7 @@ func (u *user) carried(by *round) {
 }
 
 // encode writes the user's record, jobs and answers into a batch, as far as they have changed, and returns the earliest
-// deadline among them.
+// deadline among them. The record is not written for what load finds in messages and jobs.
 func (in *instance) encode(u *user, b *pebble.Batch) (due uint64, err error) {
 	set := func(key, value []byte) {
 		if err == nil {
@@ -296,16 +298,17 @@ func (in *instance) encode(u *user, b *pebble.Batch) (due uint64, err error) {
 			set(keyByAgeKey(u.name, a.n), encodeAged(a.at, a.key))
 		}
 	}
-	switch oldest := u.oldestAt(); {
+	if oldest := u.oldestAt(); u.known() && u.aged == 0 && oldest != 0 {
+		u.aged, u.rewrite = oldest, true
+		set(ageKey(u.aged, u.name), []byte{recordFormat})
+	}
+	switch {
 	case !u.known():
 		remove(userKey(u.name, kindUser))
-	default:
-		if u.aged == 0 && oldest != 0 {
-			u.aged = oldest
-			set(ageKey(u.aged, u.name), []byte{recordFormat})
-		}
+	case u.rewrite:
 		set(userKey(u.name, kindUser), u.encode())
 	}
+	u.rewrite = false
 	in.flusher.unwritten.Add(-int64(u.unwritten))
 	u.unwritten, u.dirty = 0, false
 	return due, err

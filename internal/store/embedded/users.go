@@ -25,6 +25,7 @@ type user struct {
 	groups []*group   // what is on its way to the feeds, in the order of places
 
 	dirty     bool              // something here is not written
+	rewrite   bool              // the record has changed beyond what load finds in messages and jobs
 	listed    bool              // among the instance's dirty users
 	changed   []*job            // jobs to write, removed ones too
 	answers   map[string]*reply // idempotency keys that reading the disk might not show yet
