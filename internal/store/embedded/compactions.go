@@ -1,7 +1,10 @@
 package embedded
 
 import (
+	"bytes"
+	"context"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -92,3 +95,54 @@ func (c *compactions) MeasureCPU(pebble.CompactionGoroutineKind) {}
 
 // CumulativeStats implements pebble.CompactionGrantHandle.
 func (c *compactions) CumulativeStats(pebble.CompactionGrantHandleStats) {}
+
+// compactStep is about how much one compaction of a store as a whole covers: others must get their turn in between.
+const compactStep = 32 << 20
+
+// compact gives the space of what a sweep has removed back. Pebble does that with what is written later, and perhaps nothing
+// is: a store may be full, or its users may be gone.
+func (s *Store) compact(in *instance) {
+	defer in.leave()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.closing:
+		case <-in.dead:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	err := in.protect(func() error {
+		levels, err := in.db.SSTables()
+		if err != nil {
+			return err
+		}
+		var ends [][]byte
+		size := uint64(0)
+		for _, table := range levels[len(levels)-1] {
+			if size += table.Size; size >= compactStep {
+				ends = append(ends, table.Largest.UserKey)
+				size = 0
+			}
+		}
+		start := []byte{0}
+		for _, end := range append(ends, []byte{0xff}) {
+			if bytes.Compare(start, end) >= 0 {
+				continue
+			}
+			if err := in.db.Compact(ctx, start, end, false); err != nil {
+				return err
+			}
+			start = end
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		in.fail(err)
+	}
+	h := &s.health
+	h.mu.Lock()
+	h.compacting, h.compacted = false, time.Now()
+	h.mu.Unlock()
+}

@@ -519,23 +519,21 @@ func TestBackupHoldsWhatWasAnswered(t *testing.T) {
 func TestRunningOutOfSpaceIsToldOnce(t *testing.T) {
 	var logged lockedBuffer
 	s, err := Open(t.TempDir(), wide, Options{
-		MaxBytes: 8 << 20, checkEvery: 2 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+		MaxBytes: 40 << 20, checkEvery: 2 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeStore(t, s)
 	warnings := func() int { return strings.Count(logged.String(), "level=WARN") }
-	big := note()
-	big.Data = []byte(`"` + strings.Repeat("x", 60_000) + `"`)
 	eventually(t, "it is told", func() bool {
-		if _, err := post(s, "ann", big); err != nil && !errors.Is(err, delivery.ErrStoreFull) {
+		if _, err := post(s, "ann", noise()); err != nil && !errors.Is(err, delivery.ErrStoreFull) {
 			t.Fatal(err)
 		}
 		return warnings() > 0
 	})
 	checked := s.Stats().Size
-	eventually(t, "it is full", func() bool { _, err := post(s, "ann", big); return errors.Is(err, delivery.ErrStoreFull) })
+	eventually(t, "it is full", func() bool { _, err := post(s, "ann", noise()); return errors.Is(err, delivery.ErrStoreFull) })
 	if st := s.Stats(); st.Size < checked || warnings() != 1 {
 		t.Errorf("%d warnings, %d bytes after %d", warnings(), st.Size, checked)
 	}
@@ -716,4 +714,40 @@ func TestUntoldEventsAreToldAsLost(t *testing.T) {
 	if at, lost := feed.lost["ann"]; !lost || at != 1 || len(feed.lost) != 1 {
 		t.Errorf("told as lost: %v, want ann after 1", feed.lost)
 	}
+}
+
+// noise is a large message that does not shrink.
+func noise() delivery.Entry {
+	text := make([]byte, 60_000)
+	for i := range text {
+		text[i] = 'a' + byte(rand.IntN(26))
+	}
+	e := note()
+	e.Data = []byte(`"` + string(text) + `"`)
+	return e
+}
+
+func TestSpaceOfWhatWasSweptIsGivenBack(t *testing.T) {
+	now := time.Now()
+	s, err := Open(t.TempDir(), delivery.Limits{Retention: time.Hour, MessagesBytes: 1 << 30}, Options{
+		Logger: quiet, Now: func() time.Time { return now }, checkEvery: 20 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	for i := range 1000 {
+		mustPost(t, s, fmt.Sprint("user", i%10), noise())
+	}
+	eventually(t, "the size is known", func() bool { return s.Stats().Size > 40<<20 })
+	now = now.Add(2 * time.Hour)
+	for more := true; more; {
+		swept, err := s.Sweep(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = swept.More
+	}
+	// What is left are logs that are used again.
+	eventually(t, "the space is given back", func() bool { st := s.Stats(); return st.Size-st.Free < 10<<20 })
 }

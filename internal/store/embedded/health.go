@@ -18,30 +18,32 @@ const (
 	// memory. Above it the store stays as it is until the process is started again.
 	maxAbandoned = 8
 
-	// compactEvery is how often a full store that a sweep has emptied a little is compacted.
-	compactEvery = time.Minute
+	// compactEvery and compactBytes are how often a store is compacted, and after how much has been removed.
+	compactEvery, compactBytes = time.Minute, 16 << 20
 
-	warnPercent, calmPercent = 80, 75
+	// A warning comes at the first, and not again before the store was below the second.
+	warnPercent, calmPercent = 80, 50
 )
 
 // health watches the store and brings it back.
 type health struct {
-	mu        sync.Mutex
-	cause     error     // why there is no instance that works; nil when there is one
-	failed    *instance // the last one
-	abandoned int       // instances that are still being closed
-	attempts  int       // since the failure
-	failures  uint64
-	commits   uint64 // of instances that are gone
-	syncs     uint64
-	size      int64
-	free      int64
-	opening   bool
-	measuring bool
-	warned    bool
-	compacted time.Time
-	ended     chan struct{}
-	busy      atomic.Int64 // goroutines that close and open instances
+	mu         sync.Mutex
+	cause      error     // why there is no instance that works; nil when there is one
+	failed     *instance // the last one
+	abandoned  int       // instances that are still being closed
+	attempts   int       // since the failure
+	failures   uint64
+	commits    uint64 // of instances that are gone
+	syncs      uint64
+	size       int64
+	free       int64
+	opening    bool
+	measuring  bool
+	warned     bool
+	compacted  time.Time
+	compacting bool
+	ended      chan struct{}
+	busy       atomic.Int64 // goroutines that close and open instances
 }
 
 // begin runs fn in a goroutine that Close waits for.
@@ -165,36 +167,20 @@ func (s *Store) measure(in *instance) {
 	} else if used < limit/100*calmPercent {
 		h.warned = false
 	}
-	compact := s.full.Load() && time.Since(h.compacted) > compactEvery && s.swept.CompareAndSwap(true, false)
+	removed := s.removed.Load()
+	compact := !h.compacting && !s.sweeping.Load() && removed > 0 && time.Since(h.compacted) > compactEvery &&
+		(s.full.Load() || removed >= max(compactBytes, size/4))
 	if compact {
-		h.compacted = time.Now()
+		h.compacting = true
+		s.removed.Add(-removed)
 	}
 	h.mu.Unlock()
 	if warn {
 		s.opts.Logger.Warn("the event store is running out of space", "dir", s.dir, "used_bytes", used, "limit_bytes", limit)
 	}
-	if compact { // nothing is written to a full store, so nothing else would give the space of what was removed back
+	if compact {
 		in.calls.Add(1)
 		go s.compact(in)
-	}
-}
-
-// compact gives the space of what was removed back.
-func (s *Store) compact(in *instance) {
-	defer in.leave()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-		case <-in.dead:
-		case <-ctx.Done():
-		}
-		cancel()
-	}()
-	err := in.protect(func() error { return in.db.Compact(ctx, []byte{0}, []byte{0xff}, false) })
-	if err != nil && ctx.Err() == nil {
-		in.fail(err)
 	}
 }
 

@@ -124,8 +124,8 @@ func (in *instance) options(fresh bool) *pebble.Options {
 		DisableWAL:            !in.s.durable,
 		FormatMajorVersion:    pebble.FormatTableFormatV6, // tells a damaged log from a torn tail, and checks footers too
 		CacheSize:             8 << 20,
-		MemTableSize:          4 << 20,
-		L0CompactionThreshold: 4,
+		MemTableSize:          8 << 20,
+		L0CompactionThreshold: 8,
 		LBaseMaxBytes:         16 << 20,
 		MaxOpenFiles:          500,
 		EventListener: &pebble.EventListener{
@@ -139,6 +139,7 @@ func (in *instance) options(fresh bool) *pebble.Options {
 		},
 	}
 	o.Experimental.CompactionScheduler = &in.compactions
+	o.Experimental.TombstoneDenseCompactionThreshold = 0.7 // a log at its limit is half tombstones
 	o.Experimental.TombstoneDenseCompactionThreshold = 0.1
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

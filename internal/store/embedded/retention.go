@@ -194,6 +194,8 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 		return swept, err
 	}
 	defer in.leave()
+	s.sweeping.Store(true)
+	defer func() { s.sweeping.Store(swept.More) }()
 	type entry struct {
 		ms   uint64
 		user string
@@ -230,9 +232,6 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 	if err != nil {
 		return swept, err
 	}
-	if len(swept.Dropped) > 0 {
-		s.swept.Store(true)
-	}
 	return swept, in.wait(ctx, last)
 }
 
@@ -248,6 +247,7 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 	}
 	d := in.decide(u)
 	cutoff := d.cutoff()
+	before := int64(u.log.bytes) + int64(u.jobsBytes)
 	if u.aged != aged { // an entry that a crash or an earlier one has left behind
 		return in.removeAge(d, aged)
 	}
@@ -278,6 +278,7 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 	if err := d.write().Delete(ageKey(aged, name), nil); err != nil {
 		return nil, false, err
 	}
+	in.s.removed.Add(before - int64(u.log.bytes) - int64(u.jobsBytes))
 	u.rewrite = true
 	u.aged = 0 // encode enters it again at what is the oldest now
 	if u.log.messages == 0 && len(u.jobs) == 0 && u.keys == 0 {

@@ -48,10 +48,11 @@ type Store struct {
 	durable bool // there is a disk
 	lock    io.Closer
 
-	current atomic.Pointer[instance] // nil while there is none that works
-	full    atomic.Bool              // Options.MaxBytes is reached
-	swept   atomic.Bool              // a sweep has removed something since the last compaction
-	health  health
+	current  atomic.Pointer[instance] // nil while there is none that works
+	full     atomic.Bool              // Options.MaxBytes is reached
+	removed  atomic.Int64             // bytes that sweeps have removed since the last compaction
+	sweeping atomic.Bool              // a sweep goes on, or has more to do
+	health   health
 
 	subsMu sync.Mutex // of changes
 	feeds  atomic.Pointer[[]*subscription]
