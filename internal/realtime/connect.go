@@ -65,20 +65,23 @@ func (s *Session) connect(p packet) {
 	}
 }
 
-// recoveryOffset finds {pid, offset} in the CONNECT payload: a client that was connected before tells what it saw last.
-// Anything else is no offset, and no error.
+// recoveryOffset finds {pid, offset} in the CONNECT payload: a client that was connected before tells what it saw last. One
+// that has seen no message yet sends its pid alone, and its offset is empty. Anything else is no offset, and no error.
 func recoveryOffset(payload json.RawMessage) (pid, offset string, has bool) {
-	if !bytes.Contains(payload, []byte(`"offset"`)) {
+	if !bytes.Contains(payload, []byte(`"pid"`)) {
 		return "", "", false
 	}
 	var recovery struct {
 		PID    json.RawMessage `json:"pid"`
 		Offset json.RawMessage `json:"offset"`
 	}
-	if json.Unmarshal(payload, &recovery) != nil || !isShortString(recovery.PID) || !isShortString(recovery.Offset) {
+	if json.Unmarshal(payload, &recovery) != nil || !isShortString(recovery.PID) {
 		return "", "", false
 	}
-	return unquote(recovery.PID), unquote(recovery.Offset), true
+	if isShortString(recovery.Offset) {
+		offset = unquote(recovery.Offset)
+	}
+	return unquote(recovery.PID), offset, true
 }
 
 func isShortString(text json.RawMessage) bool {

@@ -121,11 +121,11 @@ func TestOffsetComesFromPidAndOffset(t *testing.T) {
 		`{"pid":"p","offset":"17-2"}`: "17-2",
 		`{"pid":"p","offset":""}`:     "",
 		`{"offset":"17-2"}`:           "none",
-		`{"pid":"p"}`:                 "none",
-		`{"pid":"p","offset":17}`:     "none",
+		`{"pid":"p"}`:                 "", // it has seen no message yet
+		`{"pid":"p","offset":17}`:     "",
 		`{"pid":7,"offset":"17-2"}`:   "none",
-		`{"pid":"p","offset":"` + strings.Repeat("9", 65) + `"}`: "none",
-		`{"pid":"p","offset":["17-2"]}`:                          "none",
+		`{"pid":"p","offset":"` + strings.Repeat("9", 65) + `"}`: "",
+		`{"pid":"p","offset":["17-2"]}`:                          "",
 		`{"a":{"pid":"p","offset":"17-2"}}`:                      "none",
 		`{"token":"t"}`:                                          "none",
 	} {

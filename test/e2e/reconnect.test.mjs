@@ -52,7 +52,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
       });
       restless.frames = { push() {} };
 
-      // A client that has seen no message yet has no offset to come back with: it would be a new page.
+      // A client that has seen no message yet has no offset to come back with, and is told that it may have missed something.
       const first = new Worker(server);
       workers.push(first);
       const until = async (condition) => {

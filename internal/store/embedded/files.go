@@ -18,9 +18,9 @@ import (
 
 const (
 	markerName = "JOBWIRE"
-	markerText = "jobwire store, format 2\n"
+	markerText = "jobwire store, format 3\n"
 	// markerNew is the marker of a directory whose first opening has not come to its end: nothing in it was ever answered.
-	markerNew = "jobwire store, format 2, new\n"
+	markerNew = "jobwire store, format 3, new\n"
 	// notesName is the file with what is known to have been synced.
 	notesName = "SYNCED"
 	lockName  = "LOCK"

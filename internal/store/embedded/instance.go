@@ -140,7 +140,6 @@ func (in *instance) options(fresh bool) *pebble.Options {
 	}
 	o.Experimental.CompactionScheduler = &in.compactions
 	o.Experimental.TombstoneDenseCompactionThreshold = 0.7 // a log at its limit is half tombstones
-	o.Experimental.TombstoneDenseCompactionThreshold = 0.1
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}

@@ -14,7 +14,7 @@ type damage string
 func (d damage) Error() string { return "the data is damaged: cannot read " + string(d) }
 
 // recordFormat starts every record, so that later formats can be told apart.
-const recordFormat = 2
+const recordFormat = 3
 
 // userRecord is what the store knows of a user beside its jobs. Times are ms of the clock. It is not written with every
 // message: the latest message says what it changed, see load.
