@@ -31,7 +31,7 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 		want  error
 	}{
 		"of the version before":       {map[string]string{"jobwire.db": "x"}, ErrFormat},
-		"of a later format":           {map[string]string{markerName: "jobwire store, format 3\n"}, ErrFormat},
+		"of a later format":           {map[string]string{markerName: "jobwire store, format 4\n"}, ErrFormat},
 		"with a marker that is wrong": {map[string]string{markerName: "jobwire stare, format 3\n"}, ErrDamaged},
 		"without a marker":            {map[string]string{"000012.sst": "x"}, ErrDamaged},
 		"with a marker alone":         {map[string]string{markerName: markerText}, ErrDamaged},
