@@ -25,6 +25,8 @@ type Config struct {
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
 	HandlerTimeout time.Duration
+	// ReceiptInterval is how often a session is asked at most what it has received (200 ms): the first message at once.
+	ReceiptInterval time.Duration
 	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that it
 	// comes back with its offset (Engine.MaxQueue, at least 1 MiB).
 	MaxHeldBytes int
@@ -44,6 +46,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.EventRate, 1_000)
 	setDefault(&c.EventBurst, 5_000)
 	setDefault(&c.HandlerTimeout, 10*time.Second)
+	setDefault(&c.ReceiptInterval, 200*time.Millisecond)
 	setDefault(&c.MaxHeldBytes, max(1<<20, c.Engine.MaxQueue))
 	if c.Logger == nil {
 		c.Logger = slog.Default()

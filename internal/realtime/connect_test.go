@@ -437,7 +437,6 @@ func TestShutdownClosesSoThatClientsReconnect(t *testing.T) {
 	if d := s.waitLeft(t); d.reason != engine.ReasonShuttingDown {
 		t.Errorf("%+v", d)
 	}
-	s.Hub.deadlines = newDeadlines() // the stand shuts down once more
 }
 
 func TestPanicInConnectedClosesThatConnectionOnly(t *testing.T) {

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"container/heap"
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -14,8 +15,6 @@ type deadlines struct {
 	mu   sync.Mutex
 	heap deadlineHeap
 	wake chan struct{} // the earliest deadline has changed
-	stop chan struct{}
-	done chan struct{}
 }
 
 // deadline is a session's entry.
@@ -25,9 +24,7 @@ type deadline struct {
 }
 
 func newDeadlines() *deadlines {
-	d := &deadlines{wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	go d.run()
-	return d
+	return &deadlines{wake: make(chan struct{}, 1)}
 }
 
 // set moves the deadline of a session. A zero time removes it.
@@ -66,14 +63,8 @@ func unixNano(at time.Time) int64 {
 	return at.UnixNano()
 }
 
-// close ends the goroutine and waits for it.
-func (d *deadlines) close() {
-	close(d.stop)
-	<-d.done
-}
-
-func (d *deadlines) run() {
-	defer close(d.done)
+// run ends with ctx.
+func (d *deadlines) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -86,7 +77,7 @@ func (d *deadlines) run() {
 		select {
 		case <-timer.C:
 		case <-d.wake:
-		case <-d.stop:
+		case <-ctx.Done():
 			return
 		}
 	}

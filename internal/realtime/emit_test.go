@@ -304,26 +304,67 @@ func TestReceiptConfirmsWhatWasSentBeforeItsPing(t *testing.T) {
 	}
 	c.write("3")
 	wait(1)
-	eventually(t, "a ping goes out for 2 and 3", func() bool { // reading is what counts pings
-		s.EmitUser("alice", message("marker", `1`, 0))
-		c.expect(`42["marker",1]`)
-		return c.pings > 1
-	})
-	if c.pings != 2 {
-		t.Fatalf("%d pings", c.pings)
+	pinged := func(pings int) {
+		t.Helper()
+		eventually(t, "the next ping goes out", func() bool { // reading is what counts pings
+			s.EmitUser("alice", message("marker", `1`, 0))
+			c.expect(`42["marker",1]`)
+			return c.pings >= pings
+		})
+		if c.pings != pings {
+			t.Fatalf("%d pings", c.pings)
+		}
 	}
+	pinged(2)
 	c.write("3")
 	wait(3)
 	s.EmitUser("alice", confirm(2))
 	s.EmitUser("alice", confirm(9))
 	c.expect(`42["n",1,"2-0"]`, `42["n",1,"9-0"]`)
-	s.EmitUser("alice", message("marker", `2`, 0))
-	c.expect(`42["marker",2]`)
+	pinged(3)
 	c.write("3")
 	wait(9)
 	if st := s.Stats(); st.Receipts != 3 {
 		t.Errorf("%d receipts", st.Receipts)
 	}
+}
+
+// A client that answers at once is still asked once an interval, and the last message is asked for.
+func TestReceiptsAreAskedForOnceAnInterval(t *testing.T) {
+	s := newStand(t, Config{ReceiptInterval: time.Hour})
+	c := s.connect(t, "alice")
+	confirm := func(n uint64) Message { m := message("n", `1`, n); m.Confirm = true; return m }
+	confirmed := func(want uint64) {
+		t.Helper()
+		s.EmitUser("alice", message("marker", `1`, 0))
+		c.expect(`42["marker",1]`) // reading is what answers a ping before it
+		select {
+		case got := <-s.confirmed:
+			if got.id.Ms != want {
+				t.Fatalf("confirmed %+v, want %d", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%d was never confirmed", want)
+		}
+	}
+	s.EmitUser("alice", confirm(1))
+	c.expect(`42["n",1,"1-0"]`)
+	confirmed(1)
+	for i := range 100 {
+		s.EmitUser("alice", confirm(uint64(i+2)))
+		c.expect(fmt.Sprintf(`42["n",1,"%d-0"]`, i+2))
+	}
+	if c.pings != 1 {
+		t.Errorf("%d pings", c.pings)
+	}
+	s.asks.mu.Lock()
+	list := s.asks.list
+	s.asks.mu.Unlock()
+	if len(list) != 1 {
+		t.Fatalf("%d sessions are to be asked", len(list))
+	}
+	list[0].askNow(time.Now().UnixNano())
+	confirmed(101)
 }
 
 // 1,000 durable events to clients that answer: all are confirmed, with far fewer pings than events.

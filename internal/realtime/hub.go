@@ -28,12 +28,14 @@ type Hub struct {
 
 	rooms     *index
 	deadlines *deadlines
+	asks      asks
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
 	emissions sync.Pool // of *emission
 
 	base   context.Context // of all handlers; ends when Shutdown gives up on them
 	cancel context.CancelFunc
+	loops  sync.WaitGroup // of deadlines and asks; they end with base
 }
 
 // emission is what an emit needs while it is on its way.
@@ -49,7 +51,7 @@ type Message struct {
 	Confirm bool      // ask the client for a receipt of the message with that place as its id
 }
 
-// New returns a hub that serves nobody yet. Its goroutine ends with Shutdown.
+// New returns a hub that serves nobody yet. Its goroutines end with Shutdown.
 func New(config Config, lifecycle Lifecycle) *Hub {
 	config = config.WithDefaults()
 	h := &Hub{
@@ -59,9 +61,12 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		handlers:  make(map[string]rawHandler),
 		rooms:     newIndex(),
 		deadlines: newDeadlines(),
+		asks:      asks{wake: make(chan struct{}, 1)},
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
+	h.loops.Go(func() { h.deadlines.run(h.base) })
+	h.loops.Go(func() { h.asks.run(h.base, config.ReceiptInterval) })
 	h.emissions.New = func() any { return new(emission) }
 	config.Engine.Refuse = h.overloaded
 	h.engine = engine.NewServer(config.Engine, h.accept)
@@ -224,6 +229,6 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cancel)()
 	err := h.engine.Shutdown(ctx) // the sessions' tasks among them
 	h.cancel()
-	h.deadlines.close()
+	h.loops.Wait()
 	return err
 }

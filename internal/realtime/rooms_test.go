@@ -102,7 +102,7 @@ func TestReservedSeatsCount(t *testing.T) {
 func TestDeadlinesPassInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDeadlines()
-		defer d.close()
+		go d.run(t.Context())
 		h := &Hub{deadlines: d}
 		start := time.Now()
 		var want []*Session
@@ -151,7 +151,7 @@ func TestDeadlinesBeyondUnixNanoseconds(t *testing.T) {
 		t.Run(strconv.Itoa(year), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDeadlines()
-				defer d.close()
+				go d.run(t.Context())
 				h := &Hub{deadlines: d}
 				far, soon := &Session{hub: h, state: stateLive}, &Session{hub: h, state: stateLive}
 				far.identity.ExpiresAt = time.Date(year, time.December, 31, 23, 59, 59, 0, time.UTC)
@@ -176,7 +176,7 @@ func TestDeadlinesBeyondUnixNanoseconds(t *testing.T) {
 func TestAnEarlierDeadlineWakesTheGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDeadlines()
-		defer d.close()
+		go d.run(t.Context())
 		h := &Hub{deadlines: d}
 		far := time.Now().Add(24 * time.Hour)
 		one, two := &Session{hub: h, state: stateLive}, &Session{hub: h, state: stateLive}

@@ -54,7 +54,7 @@ type Session struct {
 	holding  atomic.Bool // whether held is to be asked; written under mu
 	greeting atomic.Bool // Connected runs and its output is held back; written under mu
 
-	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms
+	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms, deadlines and asks
 	state    state
 	answered bool   // the CONNECT reply is on its way
 	closed   bool   // the connection is gone

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +87,12 @@ func (c *committer) add(b *pebble.Batch, sync bool, ceiling, due uint64) *round 
 	return r
 }
 
+// next returns the round to write; nil when there is none. A write costs the same for many batches, so those who are about to
+// add one do so first: at full speed that makes half of the writes out of it, and at rest nobody is there to wait for.
 func (c *committer) next() *round {
+	for range 2 {
+		runtime.Gosched()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.queue) == 0 {
