@@ -29,11 +29,11 @@ func (b *buffer) free() {
 	buffers.Put(b)
 }
 
-// room returns free space behind what is there, up to want bytes and at least one. It grows by
-// doubling, so a peer that announces much holds no more than twice what it has sent.
+// room returns free space behind what is there, up to want bytes and at least one. It grows by doubling, so a peer that
+// announces much holds no more than twice what it has sent, and one that sends little by little costs no more.
 func (b *buffer) room(want int) []byte {
 	if len(b.b) == cap(b.b) {
-		grown := make([]byte, len(b.b), max(512, min(2*cap(b.b), len(b.b)+want)))
+		grown := make([]byte, len(b.b), max(512, 2*cap(b.b)))
 		copy(grown, b.b)
 		b.b = grown
 	}
