@@ -37,7 +37,7 @@ type node struct {
 	book  *logbook
 	http  *http.Client // for polling; each of its connections comes from another loopback address
 
-	failing bool         // its disk fails: it may complain, and end with another code than 0
+	failing bool // its disk fails: it may complain, and end with another code than 0
 
 	process *os.Process
 	exited  chan struct{} // closed when the process has ended; state and err are set then
