@@ -21,6 +21,7 @@ import (
 
 	"jobwire/config"
 	"jobwire/internal/auth"
+	"jobwire/internal/logs"
 	"jobwire/server"
 )
 
@@ -77,7 +78,10 @@ func readFile(name string) ([]byte, error) {
 func serve(settings config.Settings, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := newLogger(settings, stderr)
+	log, closeLog := newLogger(settings, stderr)
+	defer closeLog()
+	signal.Ignore(syscall.SIGPIPE) // a reader of the log that has gone costs its lines, see package logs
+	defer ignoreHangups(log)()
 	node, err := server.New(settings, version, log)
 	if err != nil {
 		return err
@@ -106,12 +110,35 @@ func printHints(w io.Writer, settings config.Settings, addr net.Addr) {
 		`-d '{"userId":"alice","event":"job_progress","data":{"jobId":"job-1","progress":42}}'`+"\n", url, settings.APIKeys[0].Secret)
 }
 
-func newLogger(settings config.Settings, w io.Writer) *slog.Logger {
+// newLogger returns the log and what ends it, which may take a second when nobody reads it.
+func newLogger(settings config.Settings, w io.Writer) (log *slog.Logger, end func()) {
+	queue := logs.New(w, logs.QueueBytes, func(lines uint64) { log.Warn("log lines were dropped: nobody took them", "count", lines) })
 	options := &slog.HandlerOptions{Level: settings.LogLevel}
 	if settings.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		log = slog.New(slog.NewJSONHandler(queue, options))
+	} else {
+		log = slog.New(slog.NewTextHandler(queue, options))
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return log, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = queue.Close(ctx)
+	}
+}
+
+// ignoreHangups keeps SIGHUP from ending the process without a drain, until the function that it returns is called.
+func ignoreHangups(log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			log.Warn("SIGHUP is ignored: settings are read at the start only")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+	}
 }
 
 func printToken(cmd *config.Command, stdout io.Writer) error {
