@@ -4,7 +4,10 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { binary } from "./lib/server.mjs";
+import { binary, now, Server } from "./lib/server.mjs";
+import { Tab, VERSIONS } from "./lib/tab.mjs";
+import { Record } from "./lib/wait.mjs";
+import { Worker } from "./lib/worker.mjs";
 
 const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
 const help = execFileSync(binary(), ["--help"], { encoding: "utf8" });
@@ -42,4 +45,66 @@ test("the proxy keeps the port of the host, or pages of the same origin on other
 
 test("links to files that there are", () => {
   for (const [, path] of readme.matchAll(/\]\((?!http)([^)#]+)\)/g)) readFileSync(new URL(`../../${path}`, import.meta.url));
+});
+
+test("the frontend's code survives a token that cannot be had, one that has expired, and one that expires", { timeout: 60_000 }, async () => {
+  const code = /```js\n(import \{ io \}[\s\S]*?)```/.exec(readme)[1].replace(/^import .*\n/, "");
+  const server = new Server(["--presence-grace", "10ms"]);
+  const record = new Record();
+  const warned = [];
+  const tokens = [
+    () => Promise.reject(new Error("the backend is away")),
+    () => Promise.resolve(server.token("ada", { exp: now() - 100 })),
+    () => Promise.resolve(server.token("ada", { exp: now() + 4 })),
+    () => Promise.resolve(server.token("ada")),
+  ];
+  const page = {
+    io: (_, options) => (socket = VERSIONS["4.8"](server.url, { ...options, forceNew: true, reconnectionDelay: 10 })),
+    getToken: () => (tokens.length > 1 ? tokens.shift() : tokens[0])(),
+    bar: (job) => ({
+      set: (progress) => record.add({ job, progress }),
+      done: (result) => record.add({ job, result }),
+      failed: (error) => record.add({ job, error }),
+    }),
+    show: (job) => record.add({ shown: job.jobId, state: job.state }),
+    light: (user, on) => record.add({ user, on }),
+    console: { warn: (...words) => warned.push(words.join(" ")) },
+    setTimeout: (retry, ms) => {
+      record.add({ retries: ms });
+      setImmediate(retry);
+    },
+  };
+  let socket;
+  let other;
+  const worker = new Worker(server);
+  try {
+    await server.start();
+    new Function(...Object.keys(page), code)(...Object.values(page));
+    const connected = async (what) => {
+      for (const end = Date.now() + 15_000; !socket.connected; await new Promise((resolve) => setTimeout(resolve, 10))) {
+        assert.ok(Date.now() < end, what);
+      }
+    };
+    await connected("refused twice, and then let in");
+    assert.deepEqual(warned, ["unauthorized token_missing", "unauthorized token_expired"]);
+    assert.ok(record.all.every(({ retries }) => retries === undefined || retries === 5000));
+    await new Promise((resolve) => socket.once("disconnect", resolve)); // its token expires
+    await connected("it comes back with a fresh token");
+    await worker.send("ada", "job_progress", { jobId: "j", progress: 40 });
+    await worker.send("ada", "job_completed", { jobId: "j", result: "r" });
+    await worker.send("ada", "job_failed", { jobId: "k", error: "e" });
+    await record.until((all) => all.find(({ error }) => error === "e"), "the last event");
+    assert.deepEqual(record.all.filter(({ job }) => job), [{ job: "j", progress: 40 }, { job: "j", result: "r" }, { job: "k", error: "e" }]);
+    other = await new Tab(server.url, { auth: { token: server.token("bob") } }).ready();
+    await record.until((all) => all.find(({ user, on }) => user === "bob" && on), "bob's light");
+    other.close();
+    await record.until((all) => all.find(({ user, on }) => user === "bob" && on === false), "bob's light goes out");
+    socket.io.engine.close();
+    await record.until((all) => all.find(({ shown, state }) => shown === "k" && state === "failed"), "the jobs after a reconnect");
+  } finally {
+    other?.close();
+    socket?.close();
+    worker.close();
+    await server.stop();
+  }
 });
