@@ -328,15 +328,7 @@ func ParseBatch(body []byte, maxItems, maxItemBytes int) ([]Item, error) {
 	s.enterObject("a batch")
 	for quoted, ok := s.member(); ok; quoted, ok = s.member() {
 		name := string(plain(quoted))
-		switch {
-		case name != "events":
-			s.note(unknownField(name))
-		case items != nil:
-			s.note(duplicateField(name))
-		case s.peek() != '[':
-			items = []Item{}
-			s.note(refuse(CodeInvalidJSON, "events", "events must be an array"))
-		default:
+		if name == "events" && items == nil && s.peek() == '[' {
 			items = make([]Item, 0, min(maxItems, len(body)/smallest+1))
 			for s.enter(); s.more(']'); items = append(items, s.item(maxItemBytes)) {
 				if len(items) == maxItems {
@@ -346,6 +338,15 @@ func ParseBatch(body []byte, maxItems, maxItemBytes int) ([]Item, error) {
 			continue
 		}
 		s.value()
+		switch {
+		case name != "events":
+			s.note(unknownField(name))
+		case items != nil:
+			s.note(duplicateField(name))
+		default:
+			items = []Item{}
+			s.note(refuse(CodeInvalidJSON, "events", "events must be an array"))
+		}
 	}
 	if err := s.end(); err != nil {
 		return nil, err
