@@ -54,7 +54,9 @@ func NewSessions(authenticate func(realtime.Handshake) (auth.Identity, error), a
 }
 
 // Authenticate answers who the connecting client is.
-func (s *Sessions) Authenticate(h realtime.Handshake) (auth.Identity, error) { return s.authenticate(h) }
+func (s *Sessions) Authenticate(h realtime.Handshake) (auth.Identity, error) {
+	return s.authenticate(h)
+}
 
 // Connected greets the socket, shows it who is online and replays what it missed, in that order and before anything newer. A
 // socket that cannot get its replay is closed: its client comes back for it.

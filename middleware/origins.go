@@ -13,9 +13,8 @@ import (
 
 const corsMaxAge = "600" // seconds for which a browser may remember a preflight
 
-// Origins decides which web pages may talk to us: one list for polling and
-// websocket alike. CORS headers are only its announcement to the browser. The
-// check itself is ours, since a browser opens websockets to anyone.
+// Origins decides which web pages may talk to us: one list for polling and websocket alike. CORS headers are only its
+// announcement to the browser. The check itself is ours, since a browser opens websockets to anyone.
 type Origins struct {
 	any     bool
 	allowed map[string]bool
@@ -23,11 +22,9 @@ type Origins struct {
 	refused atomic.Uint64
 }
 
-// NewOrigins allows the page's own origin (that of the server, as the client
-// sees it) and the listed ones, such as "https://app.example.com" or
-// "http://localhost:5173"; "*" allows all, even those without an origin to
-// speak of. These cannot be listed: "null" is sent by every sandboxed frame.
-// The error names every entry that is not an origin.
+// NewOrigins allows the page's own origin (that of the server, as the client sees it) and the listed ones, such as
+// "https://app.example.com" or "http://localhost:5173"; "*" allows all, even those without an origin to speak of. These cannot
+// be listed: "null" is sent by every sandboxed frame. The error names every entry that is not an origin.
 func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 	o := &Origins{allowed: make(map[string]bool, len(list)), proxies: proxies}
 	var errs []error
@@ -49,10 +46,9 @@ func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 	return o, nil
 }
 
-// Sockets guards /socket.io/. A request from a forbidden origin, whatever its
-// method and transport, gets 403 and {"code":4,"message":"Forbidden"}; a
-// preflight from an allowed one is answered here. Requests without an Origin
-// do not come from another site's scripts, and pass.
+// Sockets guards /socket.io/. A request from a forbidden origin, whatever its method and transport, gets 403 and
+// {"code":4,"message":"Forbidden"}; a preflight from an allowed one is answered here. Requests without an Origin do not come
+// from another site's scripts, and pass.
 func (o *Origins) Sockets() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Writer.Header().Add("Vary", "Origin")
@@ -68,9 +64,8 @@ func (o *Origins) Sockets() gin.HandlerFunc {
 	}
 }
 
-// Guard refuses requests from forbidden origins with origin_forbidden. It
-// announces nothing, so pages of other origins cannot read the answers: it is
-// for calls that only our own pages make.
+// Guard refuses requests from forbidden origins with origin_forbidden. It announces nothing, so pages of other origins cannot
+// read the answers: it is for calls that only our own pages make.
 func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if _, verdict := o.judge(c.Request); verdict == originForbidden {
@@ -114,8 +109,7 @@ func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) 
 	return "", originForbidden
 }
 
-// isOwn reports whether the page came from this very server. The scheme
-// counts where it is known; see Proxies.scheme.
+// isOwn reports whether the page came from this very server. The scheme counts where it is known; see Proxies.scheme.
 func (o *Origins) isOwn(origin string, r *http.Request) bool {
 	scheme, host, _ := strings.Cut(origin, "://")
 	if known := o.proxies.scheme(r); known != "" && known != scheme {
@@ -124,10 +118,9 @@ func (o *Origins) isOwn(origin string, r *http.Request) bool {
 	return host == normalHost(scheme, o.proxies.host(r))
 }
 
-// announce writes the CORS headers, and the whole answer to a preflight.
-// "*" never comes with credentials: it would lend every page on the web the
-// cookies that a proxy in front of us may ask for. Nor is anything echoed
-// beside it, so that what is echoed is always an origin that was listed.
+// announce writes the CORS headers, and the whole answer to a preflight. "*" never comes with credentials: it would lend every
+// page on the web the cookies that a proxy in front of us may ask for. Nor is anything echoed beside it, so that what is echoed
+// is always an origin that was listed.
 func (o *Origins) announce(c *gin.Context, origin string) {
 	header := c.Writer.Header()
 	if o.any {
@@ -140,8 +133,7 @@ func (o *Origins) announce(c *gin.Context, origin string) {
 		return
 	}
 	header.Set("Access-Control-Allow-Methods", "GET, POST")
-	// Clients may be told to send any header (extraHeaders), and the token
-	// that counts is checked later.
+	// Clients may be told to send any header (extraHeaders), and the token that counts is checked later.
 	if wanted := c.Request.Header.Get("Access-Control-Request-Headers"); wanted != "" {
 		header.Add("Vary", "Access-Control-Request-Headers")
 		header.Set("Access-Control-Allow-Headers", wanted)

@@ -12,10 +12,9 @@ import (
 //go:embed page
 var page embed.FS
 
-// contentTypes are the kinds of file that the page is made of. They are
-// spelled out because the host's own MIME tables differ, and a browser under
-// nosniff refuses a script that comes with the wrong one. A file of another
-// kind, such as the note in page/lib, is not served.
+// contentTypes are the kinds of file that the page is made of. They are spelled out because the host's own MIME tables differ,
+// and a browser under nosniff refuses a script that comes with the wrong one. A file of another kind, such as the note in
+// page/lib, is not served.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",

@@ -24,31 +24,26 @@ const Path = "/demo/"
 // maxTokenRequest bounds the body of a token request, in bytes.
 const maxTokenRequest = 4 << 10
 
-// contentSecurityPolicy lets the page run its own files and talk to its own
-// server, and nothing else. Trusted Types make the browser itself enforce that
-// what users and workers send is only ever shown as text.
+// contentSecurityPolicy lets the page run its own files and talk to its own server, and nothing else. Trusted Types make the
+// browser itself enforce that what users and workers send is only ever shown as text.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 	"require-trusted-types-for 'script'; trusted-types 'none'"
 
 // Config says what the demo may hand out.
 type Config struct {
-	// Mint makes a token for a user of a tenant ("" for none) and says until
-	// when it is good. Required.
+	// Mint makes a token for a user of a tenant ("" for none) and says until when it is good. Required.
 	Mint func(userID, tenant string) (token string, expires time.Time, err error)
-	// APIKey is given to the page so that its worker panel works at once. Set
-	// it only for a server that nobody but its developer reaches, which is why
-	// it requires LoopbackOnly; without it the panel asks for a key.
+	// APIKey is given to the page so that its worker panel works at once. Set it only for a server that nobody but its
+	// developer reaches, which is why it requires LoopbackOnly; without it the panel asks for a key.
 	APIKey string
-	// LoopbackOnly refuses requests for any host but this machine. A server
-	// that listens on loopback is still reachable from a web page elsewhere
-	// whose owner points a name at 127.0.0.1 (DNS rebinding), and to a browser
-	// that page is of the same origin.
+	// LoopbackOnly refuses requests for any host but this machine. A server that listens on loopback is still reachable from a
+	// web page elsewhere whose owner points a name at 127.0.0.1 (DNS rebinding), and to a browser that page is of the same
+	// origin.
 	LoopbackOnly bool
 }
 
-// Handler serves the page, its settings (config.json) and demo tokens (token)
-// below [Path].
+// Handler serves the page, its settings (config.json) and demo tokens (token) below [Path].
 func Handler(cfg Config) (http.Handler, error) {
 	if cfg.Mint == nil {
 		return nil, errors.New("webdemo: Config.Mint is required")
@@ -175,8 +170,7 @@ func (d *demo) token(w http.ResponseWriter, r *http.Request) {
 	}{token, expires.UTC().Truncate(time.Second)})
 }
 
-// sameOrigin says whether the request comes from this server's own pages, or
-// from no page at all.
+// sameOrigin says whether the request comes from this server's own pages, or from no page at all.
 func sameOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
@@ -193,8 +187,7 @@ func sameOrigin(r *http.Request) bool {
 	return err == nil && from.Host == r.Host
 }
 
-// isLoopback says whether a Host header names this machine in a way that no
-// name server was asked about.
+// isLoopback says whether a Host header names this machine in a way that no name server was asked about.
 func isLoopback(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

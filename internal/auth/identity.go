@@ -9,8 +9,7 @@ type Identity struct {
 	ExpiresAt time.Time // never zero: tokens without an expiry are refused
 }
 
-// The codes of the [*events.Error] of a token that is not accepted. They are part of the contract
-// with frontends.
+// The codes of the [*events.Error] of a token that is not accepted. They are part of the contract with frontends.
 const (
 	CodeTokenMissing   = "token_missing"    // no token was sent
 	CodeTokenMalformed = "token_malformed"  // not a JWT at all, or longer than MaxTokenLen

@@ -78,14 +78,12 @@ func (cfg VerifierConfig) withDefaults() (VerifierConfig, error) {
 type Verifier struct {
 	cfg    VerifierConfig
 	parser *jwt.Parser
-	// keys holds what can verify each algorithm, and so is the list of
-	// allowed algorithms: one without a key of its own kind is refused before
-	// any key is tried. An RS256 public key can thus never pass for a secret.
+	// keys holds what can verify each algorithm, and so is the list of allowed algorithms: one without a key of its own kind is
+	// refused before any key is tried. An RS256 public key can thus never pass for a secret.
 	keys map[string]jwt.VerificationKeySet
 }
 
-// NewVerifier fails when a secret is missing or has fewer than MinSecretLen
-// bytes.
+// NewVerifier fails when a secret is missing or has fewer than MinSecretLen bytes.
 func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -114,12 +112,10 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify returns who the bearer of token is, or an *events.Error. The context
-// bounds what a verification may wait for.
+// Verify returns who the bearer of token is, or an *events.Error. The context bounds what a verification may wait for.
 //
-// The expiry has no leeway: a connection ends at exactly that moment, and a
-// token that could still open a new one would have its client come back in
-// circles.
+// The expiry has no leeway: a connection ends at exactly that moment, and a token that could still open a new one would have
+// its client come back in circles.
 func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	switch {
 	case token == "":
@@ -134,8 +130,7 @@ func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, refusalFor(err)
 	}
-	// RFC 7515, 4.1.11: extensions that a token calls critical must be
-	// understood, and we understand none.
+	// RFC 7515, 4.1.11: extensions that a token calls critical must be understood, and we understand none.
 	if _, critical := parsed.Header["crit"]; critical {
 		return Identity{}, invalid("the token requires extensions that are not supported")
 	}
@@ -180,8 +175,7 @@ func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
 func label(claim any) (string, bool) {
 	switch value := claim.(type) {
 	case string:
-		// The decoder puts this rune where the text was not Unicode, and then
-		// two users could have one id.
+		// The decoder puts this rune where the text was not Unicode, and then two users could have one id.
 		return value, !strings.ContainsRune(value, utf8.RuneError)
 	case json.Number:
 		return value.String(), value != "-0" && !strings.ContainsAny(value.String(), ".eE")
