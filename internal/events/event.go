@@ -85,10 +85,6 @@ const (
 
 // CheckName says whether a worker may send an event of that name: ^[A-Za-z][A-Za-z0-9_.:-]{0,63}$ (invalid_event_name otherwise)
 // and neither reserved by Socket.IO nor the server's own (reserved_event_name).
-//
-// Socket.IO's reserved names are exactly the six that a Node server refuses to emit and that a client's socket raises itself.
-// "error" and "connection" are not among them: backends that move over do emit them, and unmodified clients of version 3 and 4
-// handle them as any other event.
 func CheckName(name string) error {
 	if name == "" || len(name) > MaxNameLen || !isLetter(name[0]) {
 		return badName()
@@ -99,13 +95,25 @@ func CheckName(name string) error {
 			return badName()
 		}
 	}
-	switch name {
-	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
+	if IsReserved(name) {
 		return refuse(CodeReservedEventName, "event", "%q is reserved by Socket.IO", name)
+	}
+	switch name {
 	case Authenticated, Unauthorized, UserOnline, UserOffline, OnlineUsers, JobStalled:
 		return refuse(CodeReservedEventName, "event", "%q is sent by the server itself", name)
 	}
 	return nil
+}
+
+// IsReserved reports whether Socket.IO keeps a name for itself: the six that a Node server refuses to emit and that a client's
+// socket raises itself. "error" and "connection" are not among them: backends that move over do emit them, and unmodified clients
+// of version 3 and 4 handle them as any other event.
+func IsReserved(name string) bool {
+	switch name {
+	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
+		return true
+	}
+	return false
 }
 
 func badName() *Error {
