@@ -29,11 +29,10 @@ type LimiterConfig struct {
 // dropped as a whole when the young one is full or has lasted as long as a bucket takes to fill. So what is forgotten is either
 // full again, or the longest silent of too many.
 type Limiter struct {
-	cfg      LimiterConfig
-	proxies  *Proxies
-	refill   time.Duration // from empty to full
-	accepted atomic.Uint64
-	refused  atomic.Uint64
+	cfg     LimiterConfig
+	proxies *Proxies
+	refill  time.Duration // from empty to full
+	refused atomic.Uint64
 
 	mu         sync.Mutex
 	young, old map[netip.Prefix]*rate.Limiter // guarded by mu
@@ -84,30 +83,16 @@ func (l *Limiter) allows(c *gin.Context) bool {
 	return wait == 0
 }
 
-// LimiterStats are counts since the start, and a gauge.
-type LimiterStats struct {
-	Accepted  uint64
-	Refused   uint64
-	Addresses int // remembered now
-}
-
-// Stats tells the counts.
-func (l *Limiter) Stats() LimiterStats {
-	l.mu.Lock()
-	addresses := len(l.young) + len(l.old)
-	l.mu.Unlock()
-	return LimiterStats{Accepted: l.accepted.Load(), Refused: l.refused.Load(), Addresses: addresses}
-}
+// Refused counts the requests that were refused since the start.
+func (l *Limiter) Refused() uint64 { return l.refused.Load() }
 
 // take asks for one token: 0 when there is one, else how long until there is.
 func (l *Limiter) take(addr netip.Addr, now time.Time) time.Duration {
 	if l.cfg.Rate <= 0 {
-		l.accepted.Add(1)
 		return 0
 	}
 	bucket := l.bucket(neighbourhood(addr), now)
 	if bucket.AllowN(now, 1) {
-		l.accepted.Add(1)
 		return 0
 	}
 	l.refused.Add(1)

@@ -75,13 +75,8 @@ func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
 	}
 }
 
-// OriginStats are counts since the start.
-type OriginStats struct {
-	Refused uint64 // requests from forbidden origins
-}
-
-// Stats tells the counts.
-func (o *Origins) Stats() OriginStats { return OriginStats{Refused: o.refused.Load()} }
+// Refused counts the requests from forbidden origins since the start.
+func (o *Origins) Refused() uint64 { return o.refused.Load() }
 
 type originVerdict uint8
 

@@ -159,6 +159,9 @@ func (m *members) build(event *Event) (err error) {
 	return err
 }
 
+// kinds are the kinds as workers write them.
+var kinds = map[string]Kind{"progress": Progress, "completed": Completed, "failed": Failed}
+
 // buildJob says what the event is to a job. For the known names that follows from the name and from data; the fields beside
 // event may repeat it. For any other name only these fields count, and data is not looked into.
 func (m *members) buildJob(event *Event) error {
@@ -166,7 +169,8 @@ func (m *members) buildJob(event *Event) error {
 	event.Kind = named
 	if given(m.kind) {
 		var ok bool
-		if event.Kind, ok = kindCalled(m.kind); !ok {
+		name, _ := stringOf(m.kind)
+		if event.Kind, ok = kinds[name]; !ok {
 			return refuse(CodeInvalidKind, "kind", "a kind is progress, completed or failed")
 		}
 		if named != Message && named != event.Kind {
@@ -241,20 +245,6 @@ func (e *Event) setAttempt(text []byte, field string) error {
 	}
 	e.Attempt, e.HasAttempt = uint32(n), true
 	return nil
-}
-
-// kindCalled reads a kind as workers write it.
-func kindCalled(text []byte) (Kind, bool) {
-	name, _ := stringOf(text)
-	switch name {
-	case "progress":
-		return Progress, true
-	case "completed":
-		return Completed, true
-	case "failed":
-		return Failed, true
-	}
-	return Message, false
 }
 
 // given reports whether a member is there and not null.

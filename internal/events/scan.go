@@ -54,24 +54,19 @@ func DecodeObject(text []byte, fields map[string]any) error {
 			s.note(duplicateField(name))
 		}
 		seen[name] = true
-		if value := s.value(); s.fatal == nil && s.fault == nil {
-			s.note(decodeField(name, value, field))
+		value := s.value()
+		if s.fatal != nil || s.fault != nil {
+			continue
+		}
+		var refusal *Error
+		if err := json.Unmarshal(value, field); errors.As(err, &refusal) {
+			refusal.Field = name
+			s.note(refusal)
+		} else if err != nil {
+			s.note(refuse(CodeInvalidJSON, name, "the field has the wrong type")) // it is known to be JSON
 		}
 	}
 	return s.end()
-}
-
-// decodeField decodes a value that is known to be JSON, so that only its type can be wrong.
-func decodeField(name string, text []byte, field any) *Error {
-	err := json.Unmarshal(text, field)
-	var refusal *Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &refusal):
-		return &Error{Code: refusal.Code, Detail: refusal.Detail, Field: name}
-	}
-	return refuse(CodeInvalidJSON, name, "the field has the wrong type")
 }
 
 // UserID is a user id as JSON holds it: a string, or an integer, which becomes its decimal digits.
