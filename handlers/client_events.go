@@ -15,8 +15,8 @@ import (
 	"jobwire/middleware"
 )
 
-// RegisterClientEvents lists all that a client may send. Add a row to offer more: a name, a payload type, and a function from it to
-// the ack.
+// RegisterClientEvents lists all that a client may send. Add a row to offer more: a name, a payload type, and a function from
+// it to the ack.
 func RegisterClientEvents(hub *realtime.Hub, sessions *Sessions, jobs JobTeller, verifier middleware.TokenVerifier) {
 	realtime.Handle(hub, "authenticate", refreshToken(verifier))
 	realtime.Handle(hub, "get_online_users", sessions.getOnlineUsers)

@@ -1,10 +1,11 @@
 // Package handlers answers: HTTP calls of workers and operators, and what happens on the sockets of users.
 //
-// In flow requests that middleware has let pass, and the calls of the hub; out flow calls to delivery, presence and the hub, and
-// their answers. A handler binds, calls and answers. What the answers to errors are is chosen in problem.go and nowhere else.
+// In flow requests that middleware has let pass, and the calls of the hub; out flow calls to delivery, presence and the hub,
+// and their answers. A handler binds, calls and answers. What the answers to errors are is chosen in problem.go and nowhere
+// else.
 //
-// openapi.yaml describes the HTTP calls and is served; docs/protocol.md is the contract with frontends and workers in prose. Tests
-// hold both to the code.
+// openapi.yaml describes the HTTP calls and is served; docs/protocol.md is the contract with frontends and workers in prose.
+// Tests hold both to the code.
 package handlers
 
 import (
@@ -70,8 +71,8 @@ func write(c *gin.Context, status int, body []byte) {
 	_, _ = c.Writer.Write(body) // fails only when the client is gone
 }
 
-// userInPath is the {userId} of the route. Gin matches the raw path when there is one and the decoded path otherwise, so only the
-// former is left to be decoded.
+// userInPath is the {userId} of the route. Gin matches the raw path when there is one and the decoded path otherwise, so only
+// the former is left to be decoded.
 func userInPath(c *gin.Context) (string, error) {
 	id := c.Param("userId")
 	if c.Request.URL.RawPath != "" {
@@ -118,8 +119,8 @@ func NewHealth(readiness Readiness, metrics http.Handler) *Health {
 	return &Health{readiness: readiness, metrics: metrics}
 }
 
-// Live is GET /livez: the process answers. Whoever restarts what is not live must not look at more: a store that is away does not
-// come back by that.
+// Live is GET /livez: the process answers. Whoever restarts what is not live must not look at more: a store that is away does
+// not come back by that.
 func (h *Health) Live(*gin.Context) (any, error) { return gin.H{"status": "alive"}, nil }
 
 // Ready is GET /readyz: the node can do its work and means to go on.

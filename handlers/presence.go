@@ -95,8 +95,8 @@ func (p *Presence) Get(c *gin.Context) (any, error) {
 	return statusOf(status), err
 }
 
-// Query is POST /v1/presence/query {userIds}: the states in the order of the ids. It can ask for every user, also for those whose
-// id no path can hold.
+// Query is POST /v1/presence/query {userIds}: the states in the order of the ids. It can ask for every user, also for those
+// whose id no path can hold.
 func (p *Presence) Query(c *gin.Context) (any, error) {
 	body, err := readBody(c.Request, maxPresenceBody)
 	if err != nil {

@@ -34,8 +34,8 @@ type problem struct {
 	detail string // said when the occasion has nothing better to say
 }
 
-// catalogue is every error that an HTTP call can be answered with, and the one place where statuses are chosen. openapi.yaml and
-// docs/protocol.md repeat it, and tests hold them to it.
+// catalogue is every error that an HTTP call can be answered with, and the one place where statuses are chosen. openapi.yaml
+// and docs/protocol.md repeat it, and tests hold them to it.
 var catalogue = []problem{
 	{events.CodeInvalidJSON, 400, "Not the JSON that was expected", "the body is not JSON of the documented shape"},
 	{events.CodeInvalidUTF8, 400, "Not UTF-8", "the body holds bytes that are not UTF-8"},
@@ -106,8 +106,8 @@ func note(c *gin.Context, err error) *events.Error {
 	return refusal
 }
 
-// statusClientGone is what logs and metrics show for a client that left before its answer. It has no name in net/http; nginx made
-// it known.
+// statusClientGone is what logs and metrics show for a client that left before its answer. It has no name in net/http; nginx
+// made it known.
 const statusClientGone = 499
 
 // fail ends a request with the answer to err.

@@ -121,7 +121,8 @@ func (u *Users) Disconnect(c *gin.Context) (any, error) {
 	return gin.H{"sockets": sockets}, err
 }
 
-// leftOut reports whether a request has no body. Of a chunked one that shows only when it is read, and what was read is put back.
+// leftOut reports whether a request has no body. Of a chunked one that shows only when it is read, and what was read is put
+// back.
 func leftOut(r *http.Request) bool {
 	if r.ContentLength >= 0 {
 		return r.ContentLength == 0

@@ -75,7 +75,7 @@ func newRequestID() string {
 // key, and the errors that handlers attached with c.Error. Never a path, a query, an address or a body, since those name users.
 //
 // The level follows the status. 500 and up are errors, but 503 is a warning. What a worker did wrong (400, 413, …) is
-// information. All else, that is successes and whatever a stranger can cause at will (401, 403, 404, 405, 429), has the level
+// information. All else, that is successes and what anyone can cause at will (401, 403, 404, 405, 429), has the level
 // ordinary: at slog.LevelDebug, with a logger at slog.LevelInfo, the hot path builds no line at all.
 func AccessLog(log *slog.Logger, ordinary slog.Level, keys KeyLookup) gin.HandlerFunc {
 	return func(c *gin.Context) {
@@ -133,7 +133,7 @@ func accessLevel(status int, ordinary slog.Level) slog.Level {
 	return ordinary
 }
 
-// routeOf is the template of the matched route: the path itself names users, and strangers choose it.
+// routeOf is the template of the matched route: the path itself names users, and anyone can make one up.
 func routeOf(c *gin.Context) string {
 	if route := c.FullPath(); route != "" {
 		return route

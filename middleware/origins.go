@@ -52,14 +52,11 @@ func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 func (o *Origins) Sockets() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Writer.Header().Add("Vary", "Origin")
-		origin, verdict := o.judge(c.Request)
-		switch verdict {
-		case originForbidden:
+		if origin, ok := o.judge(c.Request); !ok {
 			o.refused.Add(1)
 			refuseEngine(c, http.StatusForbidden, "Forbidden")
-		case originForeign:
-			o.announce(c, origin)
-		case originOwn:
+		} else if origin != "" {
+			announce(c, origin)
 		}
 	}
 }
@@ -68,7 +65,7 @@ func (o *Origins) Sockets() gin.HandlerFunc {
 // read the answers: it is for calls that only our own pages make.
 func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if _, verdict := o.judge(c.Request); verdict == originForbidden {
+		if _, ok := o.judge(c.Request); !ok {
 			o.refused.Add(1)
 			refuse(c, CodeOriginForbidden)
 		}
@@ -78,30 +75,24 @@ func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
 // Refused counts the requests from forbidden origins since the start.
 func (o *Origins) Refused() uint64 { return o.refused.Load() }
 
-type originVerdict uint8
-
-const (
-	originOwn       originVerdict = iota // none, or the server's own: no CORS involved
-	originForeign                        // another one, and allowed
-	originForbidden                      // anything else
-)
-
-func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) {
+// judge reports whether a request may pass. Then announce is the origin that CORS headers have to name; "" for none, and for
+// the server's own.
+func (o *Origins) judge(r *http.Request) (announce string, ok bool) {
 	values, present := r.Header["Origin"]
 	if !present {
-		return "", originOwn
+		return "", true
 	}
 	if len(values) != 1 {
-		return "", originForbidden // no browser does that
+		return "", false // no browser does that
 	}
 	origin, ok := normalOrigin(values[0])
 	switch {
 	case ok && o.isOwn(origin, r):
-		return origin, originOwn
-	case o.any, ok && o.allowed[origin]: // any: also "null", "file://" and what else apps call their pages
-		return values[0], originForeign
+		return "", true
+	case o.any: // also "null", "file://" and what else apps call their pages
+		return "*", true
 	}
-	return "", originForbidden
+	return values[0], ok && o.allowed[origin]
 }
 
 // isOwn reports whether the page came from this very server. The scheme counts where it is known; see Proxies.scheme.
@@ -114,14 +105,12 @@ func (o *Origins) isOwn(origin string, r *http.Request) bool {
 }
 
 // announce writes the CORS headers, and the whole answer to a preflight. "*" never comes with credentials: it would lend every
-// page on the web the cookies that a proxy in front of us may ask for. Nor is anything echoed beside it, so that what is echoed
-// is always an origin that was listed.
-func (o *Origins) announce(c *gin.Context, origin string) {
+// page on the web the cookies that a proxy in front of us may ask for. What is echoed instead is always an origin that was
+// listed.
+func announce(c *gin.Context, origin string) {
 	header := c.Writer.Header()
-	if o.any {
-		header.Set("Access-Control-Allow-Origin", "*")
-	} else {
-		header.Set("Access-Control-Allow-Origin", origin)
+	header.Set("Access-Control-Allow-Origin", origin)
+	if origin != "*" {
 		header.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if c.Request.Method != http.MethodOptions || c.Request.Header.Get("Access-Control-Request-Method") == "" {
@@ -149,12 +138,6 @@ func normalOrigin(s string) (string, bool) {
 }
 
 func normalHost(scheme, host string) string {
-	host = strings.ToLower(host)
-	switch scheme {
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	}
-	return host
+	impliedPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	return strings.TrimSuffix(strings.ToLower(host), impliedPort)
 }

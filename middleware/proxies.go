@@ -21,7 +21,7 @@ func NewProxies(trusted []netip.Prefix) *Proxies {
 }
 
 // Client is the address of the client: the peer, or behind trusted proxies the rightmost address of X-Forwarded-For that is not
-// itself trusted. What stands further left was written by strangers. The zero Addr means that the peer has no address, as on a
+// itself trusted. What stands further left anyone may have written. The zero Addr means that the peer has no address, as on a
 // Unix socket.
 func (p *Proxies) Client(r *http.Request) netip.Addr {
 	client := peer(r)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// The codes with which this package refuses. They are part of the contract with workers: a code is never renamed and never changes
-// its meaning.
+// The codes with which this package refuses. They are part of the contract with workers: a code is never renamed and never
+// changes its meaning.
 const (
 	CodeInvalidJSON           = "invalid_json"            // the body is not one JSON value of the documented shape
 	CodeInvalidUTF8           = "invalid_utf8"            // a string holds bytes that are not UTF-8
@@ -32,8 +32,8 @@ const (
 // Error is every refusal that a worker or a client is told: an event's, a call's, a token's, a packet's. HTTP answers it as a
 // problem, CONNECT_ERROR and acks as {code, message}. Whoever refuses names the codes, here or in a package of its own.
 //
-// All of it is safe to show to whoever sent what was refused: it quotes at most a short piece of their own field names and never
-// a value.
+// All of it is safe to show to whoever sent what was refused: it quotes at most a short piece of their own field names and
+// never a value.
 type Error struct {
 	Code   string
 	Detail string // one sentence for a person; may change

@@ -1,4 +1,5 @@
-// Package events is the vocabulary of jobwire: what a worker may say, how it is checked, and the form in which a client hears it.
+// Package events is the vocabulary of jobwire: what a worker may say, how it is checked, and the form in which a client hears
+// it.
 //
 // In flow the bodies that workers POST ([Parse], [ParseBatch]); out flow validated [Event] values, ids ([ID]) and Socket.IO
 // packet texts ([Encode]). A worker's data is never decoded and encoded again: it leaves byte for byte as it came.
@@ -83,8 +84,8 @@ const (
 	MaxIdempotencyKeyLen = 255
 )
 
-// CheckName says whether a worker may send an event of that name: ^[A-Za-z][A-Za-z0-9_.:-]{0,63}$ (invalid_event_name otherwise)
-// and neither reserved by Socket.IO nor the server's own (reserved_event_name).
+// CheckName says whether a worker may send an event of that name: ^[A-Za-z][A-Za-z0-9_.:-]{0,63}$ (invalid_event_name
+// otherwise) and neither reserved by Socket.IO nor the server's own (reserved_event_name).
 func CheckName(name string) error {
 	if name == "" || len(name) > MaxNameLen || !isLetter(name[0]) {
 		return badName()
@@ -106,8 +107,8 @@ func CheckName(name string) error {
 }
 
 // IsReserved reports whether Socket.IO keeps a name for itself: the six that a Node server refuses to emit and that a client's
-// socket raises itself. "error" and "connection" are not among them: backends that move over do emit them, and unmodified clients
-// of version 3 and 4 handle them as any other event.
+// socket raises itself. "error" and "connection" are not among them: backends that move over do emit them, and unmodified
+// clients of version 3 and 4 handle them as any other event.
 func IsReserved(name string) bool {
 	switch name {
 	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
@@ -122,8 +123,8 @@ func badName() *Error {
 
 func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
-// CheckUserID says whether id can name a user: 1 to 128 bytes of UTF-8 without control characters. Tokens and workers are held to
-// the same rule, or a user could connect whom no worker can reach.
+// CheckUserID says whether id can name a user: 1 to 128 bytes of UTF-8 without control characters. Tokens and workers are held
+// to the same rule, or a user could connect whom no worker can reach.
 func CheckUserID(id string) error {
 	if why := labelProblem(id, MaxUserIDLen); why != "" {
 		return refuse(CodeInvalidUserID, "userId", "a user id %s", why)
@@ -139,8 +140,8 @@ func CheckIdempotencyKey(key string) error {
 	return nil
 }
 
-// labelProblem says what keeps s from being a label: a string that a store can use in a key and a log can print. "" when nothing
-// does.
+// labelProblem says what keeps s from being a label: a string that a store can use in a key and a log can print. "" when
+// nothing does.
 func labelProblem(s string, limit int) string {
 	switch {
 	case s == "":

@@ -12,8 +12,8 @@ const maxIDLen = 41
 
 var errID = errors.New(`not an event id: want "<unix-ms>-<n>"`)
 
-// ID names one stored event of one user. Ids of a user rise strictly and mean the same in every store; the form is that of Redis
-// stream ids. The zero ID stands for "not stored" and for "before everything".
+// ID names one stored event of one user. Ids of a user rise strictly and mean the same in every store; the form is that of
+// Redis stream ids. The zero ID stands for "not stored" and for "before everything".
 type ID struct {
 	Ms  uint64 // Unix time in milliseconds
 	Seq uint64 // distinguishes events of the same millisecond
