@@ -57,7 +57,8 @@ type JobTeller interface {
 // getJobs is get_jobs {limit?, before?}: the jobs of the session's own user, acked at their place in what the session is sent.
 func (s *Sessions) getJobs(jobs JobTeller) func(context.Context, *realtime.Session, *jobsQuestion, func(any, error)) {
 	return func(ctx context.Context, session *realtime.Session, in *jobsQuestion, ack func(any, error)) {
-		if !s.asks.allow(session) {
+		bucket := s.asks.of(session)
+		if !bucket.AllowN(s.asks.now(), 1) {
 			ack(nil, refuse(middleware.CodeRateLimited, "", "This connection asks for jobs too often."))
 			return
 		}
@@ -71,7 +72,7 @@ func (s *Sessions) getJobs(jobs JobTeller) func(context.Context, *realtime.Sessi
 				ack(nil, askFailure(err))
 				return
 			}
-			s.asks.charge(session, page)
+			bucket.ReserveN(s.asks.now(), min(sizeOf(page)/asksBytes, asksBurst)) // also when it is not there yet
 			ack(newJobList(page), nil)
 		})
 	}
@@ -105,8 +106,8 @@ type askLimits struct {
 	bySession map[*realtime.Session]*rate.Limiter // guarded by mu
 }
 
-// allow takes one token of the session's bucket, if it has one.
-func (a *askLimits) allow(session *realtime.Session) bool {
+// of is the bucket of a session.
+func (a *askLimits) of(session *realtime.Session) *rate.Limiter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	bucket := a.bySession[session]
@@ -114,24 +115,7 @@ func (a *askLimits) allow(session *realtime.Session) bool {
 		bucket = rate.NewLimiter(asksRate, asksBurst)
 		a.bySession[session] = bucket
 	}
-	return bucket.AllowN(a.now(), 1)
-}
-
-// charge takes what the answer costs beyond that, also when it is not there yet.
-func (a *askLimits) charge(session *realtime.Session, page delivery.JobsPage) {
-	size := 0
-	for i := range page.Jobs {
-		job := &page.Jobs[i]
-		size += len(job.Progress)
-		if job.End != nil {
-			size += len(job.End.Data)
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if bucket := a.bySession[session]; bucket != nil {
-		bucket.ReserveN(a.now(), min(size/asksBytes, asksBurst))
-	}
+	return bucket
 }
 
 // forget removes the bucket of a session that has ended.
@@ -139,4 +123,15 @@ func (a *askLimits) forget(session *realtime.Session) {
 	a.mu.Lock()
 	delete(a.bySession, session)
 	a.mu.Unlock()
+}
+
+// sizeOf is how many bytes of workers' data a page has.
+func sizeOf(page delivery.JobsPage) (size int) {
+	for i := range page.Jobs {
+		size += len(page.Jobs[i].Progress)
+		if end := page.Jobs[i].End; end != nil {
+			size += len(end.Data)
+		}
+	}
+	return size
 }

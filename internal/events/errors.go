@@ -52,17 +52,12 @@ func refuse(code, field, format string, args ...any) *Error {
 	return &Error{Code: code, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
-// clip shortens a piece of input so that it can stand in an error text.
-func clip(s string) string {
-	const limit = 64
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "") + "…"
-}
-
 func unknownField(name string) *Error {
-	return refuse(CodeUnknownField, clip(name), "there is no such field")
+	const limit = 64 // bytes of it in an error text
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
+	}
+	return refuse(CodeUnknownField, name, "there is no such field")
 }
 
 func duplicateField(name string) *Error {
