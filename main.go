@@ -32,8 +32,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program: 0 when it did what was asked, 1 when it could not, 2
-// when it was asked wrongly.
+// run is the program: 0 when it did what was asked, 1 when it could not, 2 when it was asked wrongly.
 func run(args, env []string, stdout, stderr io.Writer) int {
 	cmd, err := config.Load(args, env, readFile)
 	var help *config.HelpRequest

@@ -39,7 +39,7 @@ func (cmd *Command) check() {
 	for _, key := range []string{"jwt-user-claim", "presence-tenant-claim"} {
 		claim := cmd.byKey[key].raw
 		cmd.require(key, claim != "", "is empty, want the name of a claim")
-		cmd.require(key, !slices.Contains([]string{"exp", "iat", "nbf", "iss", "aud"}, claim), "is %.60q, which already has a meaning of its own", claim)
+		cmd.require(key, !auth.HasMeaning(claim), "is %.60q, which already has a meaning of its own", claim)
 	}
 	cmd.require("presence-tenant-claim", s.PresenceTenantClaim != s.JWTUserClaim, "is %.60q, which is the claim with the user id", s.PresenceTenantClaim)
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"jobwire/internal/auth"
+	"jobwire/internal/events"
 )
 
 var does = map[string]string{
@@ -72,7 +73,7 @@ func (cmd *Command) Dump() string {
 func didYouMean(word string, candidates []string) string {
 	best, distance := "", 3
 	for _, candidate := range candidates {
-		d := difference(strings.ToLower(word), strings.ToLower(candidate))
+		d := events.Distance(strings.ToLower(word), strings.ToLower(candidate))
 		if bare := strings.Trim(word, "-"); len(bare) > 3 && strings.Contains(candidate, bare) {
 			d = min(d, 2) // a word left out, as in --secret
 		}
@@ -81,16 +82,4 @@ func didYouMean(word string, candidates []string) string {
 		}
 	}
 	return best
-}
-
-// difference is how many letters are left of the longer word without what both begin and end with. One
-// letter that is missing, wrong or too much makes it 1, two that are swapped make it 2.
-func difference(a, b string) int {
-	for a != "" && b != "" && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return max(len(a), len(b))
 }

@@ -49,10 +49,9 @@ type HelpRequest struct{ Text string }
 // Error is the help text.
 func (h *HelpRequest) Error() string { return h.Text }
 
-// Load reads args (without the program's name), environ (as os.Environ gives it) and, through
-// readFile, the file that they may name. The file "-" is the standard input: of --config, and of
-// emit's --data. It fails with a *HelpRequest, or with every mistake there is, joined: each one line
-// with the key, what is wrong and what would be right, and the place.
+// Load reads args (without the program's name), environ (as os.Environ gives it) and, through readFile, the file that they may
+// name. The file "-" is the standard input: of --config, and of emit's --data. It fails with a *HelpRequest, or with every
+// mistake there is, joined: each one line with the key, what is wrong and what would be right, and the place.
 //
 // In the environment an empty value counts as none, and a JOBWIRE_ variable that nothing reads is a
 // mistake, except for those that Kubernetes and Docker set for a service named jobwire.

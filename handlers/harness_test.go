@@ -146,8 +146,8 @@ func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engi
 	engine.Use(conforms(t), middleware.AssignRequestID(), middleware.AccessLog(log, slog.LevelDebug, keys{}), middleware.Recovery(log, Problem))
 
 	health := NewHealth(b, metrics.New("test").Handler())
-	engine.GET("/livez", health.Live)
-	engine.GET("/readyz", health.Ready)
+	engine.GET("/livez", Answer(health.Live))
+	engine.GET("/readyz", Answer(health.Ready))
 	engine.GET("/metrics", health.Metrics)
 	engine.GET("/openapi.yaml", OpenAPI)
 
@@ -155,12 +155,12 @@ func api(t testing.TB, b *backend, cfg EventsConfig, log *slog.Logger) *gin.Engi
 	v1 := engine.Group("/v1", middleware.APIKey(keys{testKey: "tests"}, Problem))
 	v1.POST("/events", publisher.Publish)
 	v1.POST("/events/batch", publisher.Batch)
-	v1.GET("/users/:userId/jobs", users.Jobs)
-	v1.POST("/users/:userId/disconnect", users.Disconnect)
-	v1.GET("/presence", who.List)
-	v1.GET("/presence/count", who.Count)
-	v1.GET("/presence/:userId", who.Get)
-	v1.POST("/presence/query", who.Query)
+	v1.GET("/users/:userId/jobs", Answer(users.Jobs))
+	v1.POST("/users/:userId/disconnect", Answer(users.Disconnect))
+	v1.GET("/presence", Answer(who.List))
+	v1.GET("/presence/count", Answer(who.Count))
+	v1.GET("/presence/:userId", Answer(who.Get))
+	v1.POST("/presence/query", Answer(who.Query))
 	return engine
 }
 

@@ -59,102 +59,63 @@ func statusesOf(list []presence.Status) []presenceStatus {
 	return statuses
 }
 
+// presencePage is the answer of List, and of Query, which has all in one page.
 type presencePage struct {
 	Users []presenceStatus `json:"users"`
 	Next  string           `json:"next,omitempty"`
 }
 
 // List is GET /v1/presence?limit&cursor.
-func (p *Presence) List(c *gin.Context) {
+func (p *Presence) List(c *gin.Context) (any, error) {
 	query := c.Request.URL.Query()
-	limit, cursor := defaultPresencePage, query.Get("cursor")
-	if text := query.Get("limit"); text != "" {
-		var err error
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > presence.ListLimit {
-			fail(c, &events.Error{
-				Code: codeInvalidLimit, Field: "limit",
-				Detail: "limit must be a number from 1 to " + strconv.Itoa(presence.ListLimit),
-			})
-			return
-		}
+	limit, cursor := limitIn(query, defaultPresencePage), query.Get("cursor")
+	if err := checkLimit(limit, presence.ListLimit); err != nil {
+		return nil, err
 	}
 	if cursor != "" && events.CheckUserID(cursor) != nil {
-		fail(c, &events.Error{Code: codeInvalidCursor, Field: "cursor"})
-		return
+		return nil, refuse(codeInvalidCursor, "cursor", "")
 	}
 	page, next, err := p.reader.List(c.Request.Context(), cursor, limit)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, presencePage{Users: statusesOf(page), Next: next})
-}
-
-type presenceCount struct {
-	Count int `json:"count"`
+	return presencePage{Users: statusesOf(page), Next: next}, err
 }
 
 // Count is GET /v1/presence/count.
-func (p *Presence) Count(c *gin.Context) {
+func (p *Presence) Count(c *gin.Context) (any, error) {
 	count, err := p.reader.Count(c.Request.Context())
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, presenceCount{Count: count})
+	return gin.H{"count": count}, err
 }
 
 // Get is GET /v1/presence/{userId}.
-func (p *Presence) Get(c *gin.Context) {
+func (p *Presence) Get(c *gin.Context) (any, error) {
 	userID, err := userInPath(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
 	status, err := p.reader.Get(c.Request.Context(), userID)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, statusOf(status))
+	return statusOf(status), err
 }
 
-type presenceAnswer struct {
-	Users []presenceStatus `json:"users"`
-}
-
-// Query is POST /v1/presence/query {userIds}: the states in the order of the
-// ids. It can ask for every user, also for those whose id no path can hold.
-func (p *Presence) Query(c *gin.Context) {
-	body, err := readBody(c, maxPresenceBody)
+// Query is POST /v1/presence/query {userIds}: the states in the order of the ids. It can ask for every user, also for those
+// whose id no path can hold.
+func (p *Presence) Query(c *gin.Context) (any, error) {
+	body, err := readBody(c.Request, maxPresenceBody)
 	if err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
 	var ids []events.UserID
 	if err := events.DecodeObject(body, map[string]any{"userIds": &ids}); err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
 	switch {
 	case ids == nil:
-		fail(c, &events.Error{Code: events.CodeMissingField, Field: "userIds"})
-		return
+		return nil, refuse(events.CodeMissingField, "userIds", "")
 	case len(ids) > presence.QueryLimit:
-		fail(c, &events.Error{
-			Code: events.CodeBatchTooLarge, Field: "userIds",
-			Detail: "a query has at most " + strconv.Itoa(presence.QueryLimit) + " ids",
-		})
-		return
+		return nil, refuse(events.CodeBatchTooLarge, "userIds", "a query has at most "+strconv.Itoa(presence.QueryLimit)+" ids")
 	}
 	userIDs := make([]string, len(ids))
 	for i, id := range ids {
 		userIDs[i] = string(id)
 	}
 	statuses, err := p.reader.Query(c.Request.Context(), userIDs)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, presenceAnswer{Users: statusesOf(statuses)})
+	return presencePage{Users: statusesOf(statuses)}, err
 }

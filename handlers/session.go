@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"jobwire/internal/auth"
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
@@ -34,8 +36,7 @@ type Replayer interface {
 	Confirmed(userID string, id events.ID)
 }
 
-// Sessions is the life of a user's socket, from the handshake to the close.
-// It implements [realtime.Lifecycle].
+// Sessions is the life of a user's socket, from the handshake to the close. It implements [realtime.Lifecycle].
 type Sessions struct {
 	authenticate func(realtime.Handshake) (auth.Identity, error)
 	audience     Audience
@@ -46,7 +47,10 @@ type Sessions struct {
 
 // NewSessions ties sockets to presence and delivery.
 func NewSessions(authenticate func(realtime.Handshake) (auth.Identity, error), audience Audience, replayer Replayer, log *slog.Logger) *Sessions {
-	return &Sessions{authenticate: authenticate, audience: audience, replayer: replayer, log: log}
+	return &Sessions{
+		authenticate: authenticate, audience: audience, replayer: replayer, log: log,
+		asks: askLimits{now: time.Now, bySession: make(map[*realtime.Session]*rate.Limiter)},
+	}
 }
 
 // Authenticate answers who the connecting client is.
@@ -54,9 +58,8 @@ func (s *Sessions) Authenticate(h realtime.Handshake) (auth.Identity, error) {
 	return s.authenticate(h)
 }
 
-// Connected greets the socket, shows it who is online and replays what it
-// missed, in that order and before anything newer. A socket that cannot get
-// its replay is closed: its client comes back for it.
+// Connected greets the socket, shows it who is online and replays what it missed, in that order and before anything newer. A
+// socket that cannot get its replay is closed: its client comes back for it.
 func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 	id := session.Identity()
 	replay, err := s.replayer.Open(ctx, sink{session})
@@ -80,15 +83,14 @@ func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 func (s *Sessions) welcome(ctx context.Context, session *realtime.Session) error {
 	id := session.Identity()
 	room, err := s.audience.Arrive(ctx, id.UserID, id.Tenant, session.ID())
-	if err != nil {
-		return fmt.Errorf("presence: %w", err)
+	if err == nil {
+		if room != "" {
+			session.Join(room)
+		}
+		err = s.audience.Welcome(ctx, id.UserID, id.Tenant, func(packet []byte) {
+			session.Emit(realtime.Message{Packet: packet})
+		})
 	}
-	if room != "" {
-		session.Join(room)
-	}
-	err = s.audience.Welcome(ctx, id.UserID, id.Tenant, func(packet []byte) {
-		session.Emit(realtime.Message{Packet: packet})
-	})
 	if err != nil {
 		return fmt.Errorf("presence: %w", err)
 	}
@@ -146,9 +148,5 @@ type greeting struct {
 
 // emit sends one of the server's own, never stored events.
 func emit(session *realtime.Session, name string, payload any) {
-	data, err := json.Marshal(payload)
-	if err != nil {
-		panic(err) // the payloads are this file's own structs
-	}
-	session.Emit(realtime.Message{Packet: events.Encode(name, data, events.ID{})})
+	session.Emit(realtime.Message{Packet: events.Encode(name, marshal(payload), events.ID{})})
 }

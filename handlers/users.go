@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -34,75 +35,94 @@ type Users struct {
 // NewUsers answers from service.
 func NewUsers(service UserService) *Users { return &Users{service: service} }
 
+// jobsQuestion asks for one page of a user's jobs. It is the argument of get_jobs, which may be left out, and the query of
+// GET /v1/users/{userId}/jobs.
+type jobsQuestion struct {
+	Limit  *int    `json:"limit"`
+	Before *string `json:"before"` // the `next` of the page before
+}
+
+// query makes the question one about that user's jobs.
+func (in *jobsQuestion) query(userID string) (delivery.JobsQuery, error) {
+	q := delivery.JobsQuery{UserID: userID, Limit: delivery.DefaultJobsLimit}
+	if in == nil {
+		return q, nil
+	}
+	if in.Limit != nil {
+		q.Limit = *in.Limit
+	}
+	if in.Before != nil {
+		var err error
+		if q.Before, err = events.ParseID(*in.Before); err != nil || q.Before.IsZero() {
+			return q, refuse(codeInvalidCursor, "before", "before must be the next of an earlier page")
+		}
+	}
+	return q, checkLimit(q.Limit, delivery.MaxJobsLimit)
+}
+
+// jobList is one page of a user's jobs, the same for workers and for clients.
+type jobList struct {
+	Jobs []delivery.Job `json:"jobs"`
+	Next string         `json:"next,omitempty"`
+}
+
+func newJobList(page delivery.JobsPage) jobList {
+	list := jobList{Jobs: page.Jobs}
+	if list.Jobs == nil {
+		list.Jobs = []delivery.Job{} // a list, never null
+	}
+	if !page.Next.IsZero() {
+		list.Next = page.Next.String()
+	}
+	return list
+}
+
 // Jobs is GET /v1/users/{userId}/jobs?limit&before.
-func (u *Users) Jobs(c *gin.Context) {
+func (u *Users) Jobs(c *gin.Context) (any, error) {
 	userID, err := userInPath(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
-	q, err := jobsQuery(userID, c.Request.URL.Query())
+	query := c.Request.URL.Query()
+	limit := limitIn(query, delivery.DefaultJobsLimit)
+	question := jobsQuestion{Limit: &limit}
+	if before := query.Get("before"); before != "" {
+		question.Before = &before
+	}
+	q, err := question.query(userID)
 	if err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
 	page, err := u.service.Jobs(c.Request.Context(), q)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, newJobList(page))
+	return newJobList(page), err
 }
 
-type disconnected struct {
-	Sockets int `json:"sockets"`
-}
-
-// Disconnect is POST /v1/users/{userId}/disconnect {reason}: every socket of
-// the user hears `unauthorized` {code: "disconnected", message: reason} and
-// is closed for good. The body may be left out.
-func (u *Users) Disconnect(c *gin.Context) {
+// Disconnect is POST /v1/users/{userId}/disconnect {reason}: every socket of the user hears `unauthorized`
+// {code: "disconnected", message: reason} and is closed for good. The body may be left out.
+func (u *Users) Disconnect(c *gin.Context) (any, error) {
 	userID, err := userInPath(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return nil, err
 	}
-	reason, err := readReason(c)
-	if err != nil {
-		fail(c, err)
-		return
+	reason := ""
+	if !leftOut(c.Request) {
+		body, err := readBody(c.Request, maxDisconnectBody)
+		if err != nil {
+			return nil, err
+		}
+		if err := events.DecodeObject(body, map[string]any{"reason": &reason}); err != nil {
+			return nil, err
+		}
+		if len(reason) > maxReasonLen {
+			return nil, refuse(codeInvalidReason, "reason", "")
+		}
 	}
-	sockets, err := u.service.Disconnect(c.Request.Context(), userID, reason)
-	if err != nil {
-		fail(c, err)
-		return
-	}
-	answer(c, disconnected{Sockets: sockets})
+	sockets, err := u.service.Disconnect(c.Request.Context(), userID, cmp.Or(reason, defaultReason))
+	return gin.H{"sockets": sockets}, err
 }
 
-func readReason(c *gin.Context) (string, error) {
-	if leftOut(c.Request) {
-		return defaultReason, nil
-	}
-	body, err := readBody(c, maxDisconnectBody)
-	if err != nil {
-		return "", err
-	}
-	var reason string
-	if err := events.DecodeObject(body, map[string]any{"reason": &reason}); err != nil {
-		return "", err
-	}
-	switch {
-	case reason == "":
-		return defaultReason, nil
-	case len(reason) > maxReasonLen:
-		return "", &events.Error{Code: codeInvalidReason, Field: "reason"}
-	}
-	return reason, nil
-}
-
-// leftOut reports whether a request has no body. Of a chunked one that shows
-// only when it is read, and what was read is put back.
+// leftOut reports whether a request has no body. Of a chunked one that shows only when it is read, and what was read is put
+// back.
 func leftOut(r *http.Request) bool {
 	if r.ContentLength >= 0 {
 		return r.ContentLength == 0

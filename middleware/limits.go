@@ -23,19 +23,16 @@ type LimiterConfig struct {
 	Addresses int     // addresses remembered, about 200 bytes each; 0 means DefaultLimiterAddresses
 }
 
-// Limiter is one token bucket for each client address; the addresses of an
-// IPv6 /64, which one customer is given, share one.
+// Limiter is one token bucket for each client address; the addresses of an IPv6 /64, which one customer is given, share one.
 //
-// The memory is bounded by two generations of buckets: an address moves to
-// the young one when it asks, and the old one is dropped as a whole when the
-// young one is full or has lasted as long as a bucket takes to fill. So what
-// is forgotten is either full again, or the longest silent of too many.
+// The memory is bounded by two generations of buckets: an address moves to the young one when it asks, and the old one is
+// dropped as a whole when the young one is full or has lasted as long as a bucket takes to fill. So what is forgotten is either
+// full again, or the longest silent of too many.
 type Limiter struct {
-	cfg      LimiterConfig
-	proxies  *Proxies
-	refill   time.Duration // from empty to full
-	accepted atomic.Uint64
-	refused  atomic.Uint64
+	cfg     LimiterConfig
+	proxies *Proxies
+	refill  time.Duration // from empty to full
+	refused atomic.Uint64
 
 	mu         sync.Mutex
 	young, old map[netip.Prefix]*rate.Limiter // guarded by mu
@@ -57,18 +54,12 @@ func NewLimiter(cfg LimiterConfig, proxies *Proxies) *Limiter {
 	return l
 }
 
-// Sockets limits the handshakes on /socket.io/. A request with a session id
-// is none: if the engine knows the id it belongs to a connection that was
-// counted, and if not its refusal is cheap. Refused are handshakes with 429,
-// Retry-After and {"code":4,"message":"Too many requests"}; clients keep
-// trying with their usual backoff.
+// Sockets limits the handshakes on /socket.io/. A request with a session id is none: if the engine knows the id it belongs to a
+// connection that was counted, and if not its refusal is cheap. Refused are handshakes with 429, Retry-After and
+// {"code":4,"message":"Too many requests"}; clients keep trying with their usual backoff.
 func (l *Limiter) Sockets() gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if c.Request.URL.Query().Get("sid") != "" {
-			return
-		}
-		if wait := l.take(l.proxies.Client(c.Request), time.Now()); wait > 0 {
-			setRetryAfter(c, wait)
+		if c.Request.URL.Query().Get("sid") == "" && !l.allows(c) {
 			refuseEngine(c, http.StatusTooManyRequests, "Too many requests")
 		}
 	}
@@ -77,37 +68,31 @@ func (l *Limiter) Sockets() gin.HandlerFunc {
 // Guard limits all requests of a route, and refuses with rate_limited.
 func (l *Limiter) Guard(refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if wait := l.take(l.proxies.Client(c.Request), time.Now()); wait > 0 {
-			setRetryAfter(c, wait)
+		if !l.allows(c) {
 			refuse(c, CodeRateLimited)
 		}
 	}
 }
 
-// LimiterStats are counts since the start, and a gauge.
-type LimiterStats struct {
-	Accepted  uint64
-	Refused   uint64
-	Addresses int // remembered now
+// allows takes a token for the client of a request, or tells it when to come back.
+func (l *Limiter) allows(c *gin.Context) bool {
+	wait := l.take(l.proxies.Client(c.Request), time.Now())
+	if wait > 0 {
+		c.Header("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds())))) // rounded down it would only be refused again
+	}
+	return wait == 0
 }
 
-// Stats tells the counts.
-func (l *Limiter) Stats() LimiterStats {
-	l.mu.Lock()
-	addresses := len(l.young) + len(l.old)
-	l.mu.Unlock()
-	return LimiterStats{Accepted: l.accepted.Load(), Refused: l.refused.Load(), Addresses: addresses}
-}
+// Refused counts the requests that were refused since the start.
+func (l *Limiter) Refused() uint64 { return l.refused.Load() }
 
 // take asks for one token: 0 when there is one, else how long until there is.
 func (l *Limiter) take(addr netip.Addr, now time.Time) time.Duration {
 	if l.cfg.Rate <= 0 {
-		l.accepted.Add(1)
 		return 0
 	}
 	bucket := l.bucket(neighbourhood(addr), now)
 	if bucket.AllowN(now, 1) {
-		l.accepted.Add(1)
 		return 0
 	}
 	l.refused.Add(1)
@@ -144,9 +129,4 @@ func neighbourhood(addr netip.Addr) netip.Prefix {
 		return netip.Prefix{} // no address: all such peers are one
 	}
 	return prefix
-}
-
-// setRetryAfter rounds up: sooner would only be refused again.
-func setRetryAfter(c *gin.Context, wait time.Duration) {
-	c.Header("Retry-After", strconv.Itoa(max(int(math.Ceil(wait.Seconds())), 1)))
 }

@@ -13,9 +13,8 @@ import (
 
 const corsMaxAge = "600" // seconds for which a browser may remember a preflight
 
-// Origins decides which web pages may talk to us: one list for polling and
-// websocket alike. CORS headers are only its announcement to the browser. The
-// check itself is ours, since a browser opens websockets to anyone.
+// Origins decides which web pages may talk to us: one list for polling and websocket alike. CORS headers are only its
+// announcement to the browser. The check itself is ours, since a browser opens websockets to anyone.
 type Origins struct {
 	any     bool
 	allowed map[string]bool
@@ -23,11 +22,9 @@ type Origins struct {
 	refused atomic.Uint64
 }
 
-// NewOrigins allows the page's own origin (that of the server, as the client
-// sees it) and the listed ones, such as "https://app.example.com" or
-// "http://localhost:5173"; "*" allows all, even those without an origin to
-// speak of. These cannot be listed: "null" is sent by every sandboxed frame.
-// The error names every entry that is not an origin.
+// NewOrigins allows the page's own origin (that of the server, as the client sees it) and the listed ones, such as
+// "https://app.example.com" or "http://localhost:5173"; "*" allows all, even those without an origin to speak of. These cannot
+// be listed: "null" is sent by every sandboxed frame. The error names every entry that is not an origin.
 func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 	o := &Origins{allowed: make(map[string]bool, len(list)), proxies: proxies}
 	var errs []error
@@ -49,73 +46,56 @@ func NewOrigins(list []string, proxies *Proxies) (*Origins, error) {
 	return o, nil
 }
 
-// Sockets guards /socket.io/. A request from a forbidden origin, whatever its
-// method and transport, gets 403 and {"code":4,"message":"Forbidden"}; a
-// preflight from an allowed one is answered here. Requests without an Origin
-// do not come from another site's scripts, and pass.
+// Sockets guards /socket.io/. A request from a forbidden origin, whatever its method and transport, gets 403 and
+// {"code":4,"message":"Forbidden"}; a preflight from an allowed one is answered here. Requests without an Origin do not come
+// from another site's scripts, and pass.
 func (o *Origins) Sockets() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Writer.Header().Add("Vary", "Origin")
-		origin, verdict := o.judge(c.Request)
-		switch verdict {
-		case originForbidden:
+		if origin, ok := o.judge(c.Request); !ok {
 			o.refused.Add(1)
 			refuseEngine(c, http.StatusForbidden, "Forbidden")
-		case originForeign:
-			o.announce(c, origin)
-		case originOwn:
+		} else if origin != "" {
+			announce(c, origin)
 		}
 	}
 }
 
-// Guard refuses requests from forbidden origins with origin_forbidden. It
-// announces nothing, so pages of other origins cannot read the answers: it is
-// for calls that only our own pages make.
+// Guard refuses requests from forbidden origins with origin_forbidden. It announces nothing, so pages of other origins cannot
+// read the answers: it is for calls that only our own pages make.
 func (o *Origins) Guard(refuse Refuse) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if _, verdict := o.judge(c.Request); verdict == originForbidden {
+		if _, ok := o.judge(c.Request); !ok {
 			o.refused.Add(1)
 			refuse(c, CodeOriginForbidden)
 		}
 	}
 }
 
-// OriginStats are counts since the start.
-type OriginStats struct {
-	Refused uint64 // requests from forbidden origins
-}
+// Refused counts the requests from forbidden origins since the start.
+func (o *Origins) Refused() uint64 { return o.refused.Load() }
 
-// Stats tells the counts.
-func (o *Origins) Stats() OriginStats { return OriginStats{Refused: o.refused.Load()} }
-
-type originVerdict uint8
-
-const (
-	originOwn       originVerdict = iota // none, or the server's own: no CORS involved
-	originForeign                        // another one, and allowed
-	originForbidden                      // anything else
-)
-
-func (o *Origins) judge(r *http.Request) (origin string, verdict originVerdict) {
+// judge reports whether a request may pass. Then announce is the origin that CORS headers have to name; "" for none, and for
+// the server's own.
+func (o *Origins) judge(r *http.Request) (announce string, ok bool) {
 	values, present := r.Header["Origin"]
 	if !present {
-		return "", originOwn
+		return "", true
 	}
 	if len(values) != 1 {
-		return "", originForbidden // no browser does that
+		return "", false // no browser does that
 	}
 	origin, ok := normalOrigin(values[0])
 	switch {
 	case ok && o.isOwn(origin, r):
-		return origin, originOwn
-	case o.any, ok && o.allowed[origin]: // any: also "null", "file://" and what else apps call their pages
-		return values[0], originForeign
+		return "", true
+	case o.any: // also "null", "file://" and what else apps call their pages
+		return "*", true
 	}
-	return "", originForbidden
+	return values[0], ok && o.allowed[origin]
 }
 
-// isOwn reports whether the page came from this very server. The scheme
-// counts where it is known; see Proxies.scheme.
+// isOwn reports whether the page came from this very server. The scheme counts where it is known; see Proxies.scheme.
 func (o *Origins) isOwn(origin string, r *http.Request) bool {
 	scheme, host, _ := strings.Cut(origin, "://")
 	if known := o.proxies.scheme(r); known != "" && known != scheme {
@@ -124,24 +104,20 @@ func (o *Origins) isOwn(origin string, r *http.Request) bool {
 	return host == normalHost(scheme, o.proxies.host(r))
 }
 
-// announce writes the CORS headers, and the whole answer to a preflight.
-// "*" never comes with credentials: it would lend every page on the web the
-// cookies that a proxy in front of us may ask for. Nor is anything echoed
-// beside it, so that what is echoed is always an origin that was listed.
-func (o *Origins) announce(c *gin.Context, origin string) {
+// announce writes the CORS headers, and the whole answer to a preflight. "*" never comes with credentials: it would lend every
+// page on the web the cookies that a proxy in front of us may ask for. What is echoed instead is always an origin that was
+// listed.
+func announce(c *gin.Context, origin string) {
 	header := c.Writer.Header()
-	if o.any {
-		header.Set("Access-Control-Allow-Origin", "*")
-	} else {
-		header.Set("Access-Control-Allow-Origin", origin)
+	header.Set("Access-Control-Allow-Origin", origin)
+	if origin != "*" {
 		header.Set("Access-Control-Allow-Credentials", "true")
 	}
 	if c.Request.Method != http.MethodOptions || c.Request.Header.Get("Access-Control-Request-Method") == "" {
 		return
 	}
 	header.Set("Access-Control-Allow-Methods", "GET, POST")
-	// Clients may be told to send any header (extraHeaders), and the token
-	// that counts is checked later.
+	// Clients may be told to send any header (extraHeaders), and the token that counts is checked later.
 	if wanted := c.Request.Header.Get("Access-Control-Request-Headers"); wanted != "" {
 		header.Add("Vary", "Access-Control-Request-Headers")
 		header.Set("Access-Control-Allow-Headers", wanted)
@@ -162,12 +138,6 @@ func normalOrigin(s string) (string, bool) {
 }
 
 func normalHost(scheme, host string) string {
-	host = strings.ToLower(host)
-	switch scheme {
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	}
-	return host
+	impliedPort := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	return strings.TrimSuffix(strings.ToLower(host), impliedPort)
 }

@@ -120,8 +120,8 @@ func TestOrigins(t *testing.T) {
 					}
 				}
 			}
-			if want := map[bool]uint64{true: 0, false: 8}[tc.pass]; origins.Stats().Refused != want {
-				t.Errorf("counted %d refusals, want %d", origins.Stats().Refused, want)
+			if want := map[bool]uint64{true: 0, false: 8}[tc.pass]; origins.Refused() != want {
+				t.Errorf("counted %d refusals, want %d", origins.Refused(), want)
 			}
 		})
 	}
@@ -142,7 +142,7 @@ func TestGuardedByOrigin(t *testing.T) {
 			t.Errorf("%s: announced %q", origin, got)
 		}
 	}
-	if got := origins.Stats().Refused; got != 1 {
+	if got := origins.Refused(); got != 1 {
 		t.Errorf("counted %d refusals", got)
 	}
 }

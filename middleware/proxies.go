@@ -3,6 +3,7 @@ package middleware
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -14,50 +15,36 @@ type Proxies struct {
 	trusted []netip.Prefix
 }
 
-// NewProxies trusts the peers within trusted; none means that every peer is
-// the client itself.
+// NewProxies trusts the peers within trusted; none means that every peer is the client itself.
 func NewProxies(trusted []netip.Prefix) *Proxies {
 	return &Proxies{trusted: trusted}
 }
 
-// Client is the address of the client: the peer, or behind trusted proxies
-// the rightmost address of X-Forwarded-For that is not itself trusted. What
-// stands further left was written by strangers. The zero Addr means that the
-// peer has no address, as on a Unix socket.
+// Client is the address of the client: the peer, or behind trusted proxies the rightmost address of X-Forwarded-For that is not
+// itself trusted. What stands further left anyone may have written. The zero Addr means that the peer has no address, as on a
+// Unix socket.
 func (p *Proxies) Client(r *http.Request) netip.Addr {
 	client := peer(r)
 	if !p.trusts(client) {
 		return client
 	}
-	headers := r.Header["X-Forwarded-For"]
-	for i := len(headers) - 1; i >= 0; i-- {
-		rest := headers[i]
-		for rest != "" {
-			var element string
-			if comma := strings.LastIndexByte(rest, ','); comma >= 0 {
-				rest, element = rest[:comma], rest[comma+1:]
-			} else {
-				rest, element = "", rest
-			}
-			element = strings.TrimSpace(element)
-			if element == "" {
-				continue // lists may have empty elements
-			}
-			addr, ok := parseAddr(element)
-			if !ok {
-				return client // the last one that made sense
-			}
-			client = addr
-			if !p.trusts(client) {
-				return client
-			}
+	addresses := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, address := range slices.Backward(addresses) {
+		if address = strings.TrimSpace(address); address == "" {
+			continue // lists may have empty elements
+		}
+		addr, ok := parseAddr(address)
+		if !ok {
+			return client // the last one that made sense
+		}
+		if client = addr; !p.trusts(client) {
+			return client
 		}
 	}
 	return client
 }
 
-// ShowClient makes the client's address the RemoteAddr of the request, for
-// those behind that only know the peer.
+// ShowClient makes the client's address the RemoteAddr of the request, for those behind that only know the peer.
 func (p *Proxies) ShowClient() gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if client := p.Client(c.Request); client.IsValid() && client != peer(c.Request) {
@@ -85,8 +72,7 @@ func (p *Proxies) scheme(r *http.Request) string {
 	}
 }
 
-// host is the host that the client asked for, as a trusted proxy or else the
-// request itself says.
+// host is the host that the client asked for, as a trusted proxy or else the request itself says.
 func (p *Proxies) host(r *http.Request) string {
 	if p.trusts(peer(r)) {
 		if host := first(r.Header.Get("X-Forwarded-Host")); host != "" {
@@ -97,12 +83,7 @@ func (p *Proxies) host(r *http.Request) string {
 }
 
 func (p *Proxies) trusts(addr netip.Addr) bool {
-	for _, prefix := range p.trusted {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.trusted, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
 func peer(r *http.Request) netip.Addr {
@@ -110,9 +91,8 @@ func peer(r *http.Request) netip.Addr {
 	return addr
 }
 
-// parseAddr reads an address with or without a port, as proxies write both.
-// Zones are dropped: they mean something on one machine only, and would make
-// several addresses of one.
+// parseAddr reads an address with or without a port, as proxies write both. Zones are dropped: they mean something on one
+// machine only, and would make several addresses of one.
 func parseAddr(s string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
 	if err != nil {
@@ -125,8 +105,7 @@ func parseAddr(s string) (netip.Addr, bool) {
 	return addr.Unmap().WithZone(""), true
 }
 
-// first is the first element of a comma-separated header: what the outermost
-// proxy saw.
+// first is the first element of a comma-separated header: what the outermost proxy saw.
 func first(header string) string {
 	value, _, _ := strings.Cut(header, ",")
 	return strings.TrimSpace(value)

@@ -23,7 +23,7 @@ func (s *Server) register(requests *middleware.Requests, origins *middleware.Ori
 			count, _ := s.presence.Count(context.Background()) // the store of this node never fails
 			return count
 		},
-		HandshakesRefused: func() uint64 { return handshakes.Stats().Refused },
-		OriginsRefused:    func() uint64 { return origins.Stats().Refused },
+		HandshakesRefused: handshakes.Refused,
+		OriginsRefused:    origins.Refused,
 	}, requests)
 }

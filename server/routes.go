@@ -37,8 +37,6 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	handlers.Prepare(r)
-	r.NoRoute(handlers.NotFound)
-	r.NoMethod(handlers.MethodNotAllowed)
 	r.Use(
 		middleware.AssignRequestID(),
 		requests.Count(),
@@ -56,8 +54,8 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	s.register(requests, origins, handshakes)
 	health := handlers.NewHealth(s, s.metrics.Handler())
 	probe := []string{http.MethodGet, http.MethodHead}
-	r.Match(probe, "/livez", health.Live)
-	r.Match(probe, "/readyz", health.Ready)
+	r.Match(probe, "/livez", handlers.Answer(health.Live))
+	r.Match(probe, "/readyz", handlers.Answer(health.Ready))
 	r.GET("/metrics", health.Metrics)
 	r.GET("/openapi.yaml", handlers.OpenAPI)
 
@@ -71,12 +69,12 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 	v1 := r.Group("/v1", middleware.APIKey(keys, handlers.Problem))
 	v1.POST("/events", publish.Publish)
 	v1.POST("/events/batch", publish.Batch)
-	v1.GET("/presence", who.List)
-	v1.GET("/presence/count", who.Count)
-	v1.POST("/presence/query", who.Query)
-	v1.GET("/presence/:userId", who.Get)
-	v1.GET("/users/:userId/jobs", users.Jobs)
-	v1.POST("/users/:userId/disconnect", users.Disconnect)
+	v1.GET("/presence", handlers.Answer(who.List))
+	v1.GET("/presence/count", handlers.Answer(who.Count))
+	v1.POST("/presence/query", handlers.Answer(who.Query))
+	v1.GET("/presence/:userId", handlers.Answer(who.Get))
+	v1.GET("/users/:userId/jobs", handlers.Answer(users.Jobs))
+	v1.POST("/users/:userId/disconnect", handlers.Answer(users.Disconnect))
 
 	if s.settings.Demo {
 		demo, err := s.demo()

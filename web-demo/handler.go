@@ -1,7 +1,19 @@
+// Package webdemo is the demo page: a frontend on the official socket.io-client and, beside it, a panel that plays the worker
+// through the real HTTP API.
+//
+// The page is embedded. The client script is an npm dependency and not tracked: `make demo` and `make build` bring it to
+// page/lib before the binary is built. A binary built without it works; its page names the command.
+//
+// Whoever can reach the page may become any user, so [Handler] is mounted only
+// where the operator asked for a demo (--dev, --demo).
 package webdemo
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,12 +22,26 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"jobwire/internal/events"
 )
+
+//go:embed page
+var page embed.FS
+
+// contentTypes are the kinds of file that the page is made of. They are spelled out because the host's own MIME tables differ,
+// and a browser under nosniff refuses a script that comes with the wrong one. A file of another kind, such as the note in
+// page/lib, is not served.
+var contentTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
 
 // Path is where [Handler] is to be mounted, with everything below it. Without
 // its slash at the end it may be mounted too: it is redirected to the page.
@@ -24,31 +50,26 @@ const Path = "/demo/"
 // maxTokenRequest bounds the body of a token request, in bytes.
 const maxTokenRequest = 4 << 10
 
-// contentSecurityPolicy lets the page run its own files and talk to its own
-// server, and nothing else. Trusted Types make the browser itself enforce that
-// what users and workers send is only ever shown as text.
+// contentSecurityPolicy lets the page run its own files and talk to its own server, and nothing else. Trusted Types make the
+// browser itself enforce that what users and workers send is only ever shown as text.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 	"require-trusted-types-for 'script'; trusted-types 'none'"
 
 // Config says what the demo may hand out.
 type Config struct {
-	// Mint makes a token for a user of a tenant ("" for none) and says until
-	// when it is good. Required.
+	// Mint makes a token for a user of a tenant ("" for none) and says until when it is good. Required.
 	Mint func(userID, tenant string) (token string, expires time.Time, err error)
-	// APIKey is given to the page so that its worker panel works at once. Set
-	// it only for a server that nobody but its developer reaches, which is why
-	// it requires LoopbackOnly; without it the panel asks for a key.
+	// APIKey is given to the page so that its worker panel works at once. Set it only for a server that nobody but its
+	// developer reaches, which is why it requires LoopbackOnly; without it the panel asks for a key.
 	APIKey string
-	// LoopbackOnly refuses requests for any host but this machine. A server
-	// that listens on loopback is still reachable from a web page elsewhere
-	// whose owner points a name at 127.0.0.1 (DNS rebinding), and to a browser
-	// that page is of the same origin.
+	// LoopbackOnly refuses requests for any host but this machine. A server that listens on loopback is still reachable from a
+	// web page elsewhere whose owner points a name at 127.0.0.1 (DNS rebinding), and to a browser that page is of the same
+	// origin.
 	LoopbackOnly bool
 }
 
-// Handler serves the page, its settings (config.json) and demo tokens (token)
-// below [Path].
+// Handler serves the page, its settings (config.json) and demo tokens (token) below [Path].
 func Handler(cfg Config) (http.Handler, error) {
 	if cfg.Mint == nil {
 		return nil, errors.New("webdemo: Config.Mint is required")
@@ -56,11 +77,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	if cfg.APIKey != "" && !cfg.LoopbackOnly {
 		return nil, errors.New("webdemo: Config.APIKey requires LoopbackOnly")
 	}
-	assets, err := assetsOf(page, "page")
-	if err != nil {
-		return nil, fmt.Errorf("read the embedded page: %w", err)
-	}
-	d := &demo{cfg: cfg, assets: assets}
+	d := &demo{cfg}
 	mux := http.NewServeMux()
 	mux.HandleFunc(Path, only(d.asset, http.MethodGet, http.MethodHead))
 	mux.HandleFunc(Path+"config.json", only(d.config, http.MethodGet, http.MethodHead))
@@ -68,10 +85,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	return d.guard(mux), nil
 }
 
-type demo struct {
-	cfg    Config
-	assets map[string]asset // read-only
-}
+type demo struct{ cfg Config }
 
 // guard sets what every answer carries and refuses what is not from this page.
 func (d *demo) guard(next http.Handler) http.Handler {
@@ -105,19 +119,18 @@ func only(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 }
 
 func (d *demo) asset(w http.ResponseWriter, r *http.Request) {
-	name := strings.TrimPrefix(r.URL.Path, Path)
-	if name == "" {
-		name = "index.html"
-	}
-	a, ok := d.assets[name]
-	if !ok {
+	name := cmp.Or(strings.TrimPrefix(r.URL.Path, Path), "index.html")
+	contentType, servable := contentTypes[path.Ext(name)]
+	content, err := page.ReadFile("page/" + name)
+	if err != nil || !servable {
 		refuse(w, http.StatusNotFound, "not_found", "the demo has no such file")
 		return
 	}
-	w.Header().Set("Content-Type", a.contentType)
-	w.Header().Set("ETag", a.etag)
+	sum := sha256.Sum256(content)
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("ETag", `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`)
 	w.Header().Set("Cache-Control", "no-cache") // a new binary's page is seen at the next load
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.content))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }
 
 // config tells the page where the worker API is and, under --dev, the key.
@@ -175,8 +188,7 @@ func (d *demo) token(w http.ResponseWriter, r *http.Request) {
 	}{token, expires.UTC().Truncate(time.Second)})
 }
 
-// sameOrigin says whether the request comes from this server's own pages, or
-// from no page at all.
+// sameOrigin says whether the request comes from this server's own pages, or from no page at all.
 func sameOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
@@ -193,8 +205,7 @@ func sameOrigin(r *http.Request) bool {
 	return err == nil && from.Host == r.Host
 }
 
-// isLoopback says whether a Host header names this machine in a way that no
-// name server was asked about.
+// isLoopback says whether a Host header names this machine in a way that no name server was asked about.
 func isLoopback(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {

@@ -28,9 +28,8 @@ func (k Key) GoString() string { return k.Name }
 // MarshalText is like String.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.Name), nil }
 
-// ParseKeys reads "name=key,name=key". Spaces around the parts are ignored;
-// a key may contain '='. Every bad part is reported, none is quoted: it could
-// be a key whose name was forgotten.
+// ParseKeys reads "name=key,name=key". Spaces around the parts are ignored; a key may contain '='. Every bad part is reported,
+// none is quoted: it could be a key whose name was forgotten.
 func ParseKeys(list string) ([]Key, error) {
 	var keys []Key
 	var errs []error
@@ -76,14 +75,12 @@ func isKeyName(name string) bool {
 	return name != "" && len(name) <= maxKeyNameLen && strings.Trim(name, letters) == ""
 }
 
-// isBearer reports whether a bearer header can carry the key: all of it is
-// visible ASCII.
+// isBearer reports whether a bearer header can carry the key: all of it is visible ASCII.
 func isBearer(key string) bool {
 	return !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 }
 
-// Keys knows the API keys of workers, as hashes only. It is safe for
-// concurrent use.
+// Keys knows the API keys of workers, as hashes only. It is safe for concurrent use.
 type Keys struct {
 	entries []keyEntry
 }
@@ -93,9 +90,8 @@ type keyEntry struct {
 	sum  [sha256.Size]byte
 }
 
-// NewKeys fails when there is no key, when a name or a key is there twice,
-// when a key has fewer than MinKeyLen bytes, and when no bearer header can carry
-// it.
+// NewKeys fails when there is no key, when a name or a key is there twice, when a key has fewer than MinKeyLen bytes, and when
+// no bearer header can carry it.
 func NewKeys(keys []Key) (*Keys, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no API key")
@@ -110,9 +106,8 @@ func NewKeys(keys []Key) (*Keys, error) {
 	return k, nil
 }
 
-// Lookup finds the name of a key. It takes the same time whichever key
-// matches and whether or how far one does: hashes have one length, all are
-// compared, and what matched is chosen without a branch.
+// Lookup finds the name of a key. It takes the same time whichever key matches and whether or how far one does: hashes have one
+// length, all are compared, and what matched is chosen without a branch.
 func (k *Keys) Lookup(key string) (name string, ok bool) {
 	sum := sha256.Sum256(append(make([]byte, 0, 128), key...)) // on the stack, as a conversion would not be
 	found := -1
@@ -124,4 +119,27 @@ func (k *Keys) Lookup(key string) (name string, ok bool) {
 		return "", false
 	}
 	return k.entries[found].name, true
+}
+
+// ParseBearer takes the credential out of the value of an Authorization header (RFC 6750). It reports false for every other
+// scheme, for an empty credential and for one with spaces in it.
+func ParseBearer(header string) (credential string, ok bool) {
+	scheme, credential, found := strings.Cut(strings.Trim(header, " \t"), " ")
+	if !found || !strings.EqualFold(scheme, "bearer") {
+		return "", false
+	}
+	credential = strings.TrimLeft(credential, " ")
+	if credential == "" || strings.ContainsAny(credential, " \t") {
+		return "", false
+	}
+	return credential, true
+}
+
+// TrimBearer takes the scheme off a token that a client sent in a message:
+// those that moved over from a header often keep it in front.
+func TrimBearer(token string) string {
+	if scheme, rest, ok := strings.Cut(token, " "); ok && strings.EqualFold(scheme, "bearer") {
+		return rest
+	}
+	return token
 }

@@ -11,10 +11,9 @@ import (
 	"jobwire/internal/events"
 )
 
-// Mint makes a token that a Verifier with the same configuration accepts for
-// ttl from now on. It is for the demo, for tests and for operators; products
-// mint their own. extra claims are added as they are, but never replace those
-// that say who, from whom, for whom and until when.
+// Mint makes a token that a Verifier with the same configuration accepts for ttl from now on. It is for the demo, for tests and
+// for operators; products mint their own. extra claims are added as they are, but never replace those that say who, from whom,
+// for whom and until when.
 func Mint(cfg VerifierConfig, userID, tenant string, ttl time.Duration, extra map[string]any) (string, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

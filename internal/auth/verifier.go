@@ -1,11 +1,16 @@
+// Package auth decides who is speaking: it verifies the tokens of users ([Verifier]) and knows the
+// API keys of workers ([Keys]).
+//
+// In flow strings that clients and workers sent; out flow an [Identity], the name of a key, or an [*events.Error]. The package
+// knows neither HTTP nor sockets, and never puts a token or a key into an error.
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +21,22 @@ import (
 	"jobwire/internal/events"
 )
 
+// Identity is what a verified token says about its bearer.
+type Identity struct {
+	UserID    string    // satisfies events.CheckUserID
+	Tenant    string    // value of the tenant claim; "" when there is none
+	ExpiresAt time.Time // never zero: tokens without an expiry are refused
+}
+
+// The codes of the [*events.Error] of a token that is not accepted. They are part of the contract with frontends.
+const (
+	CodeTokenMissing   = "token_missing"    // no token was sent
+	CodeTokenMalformed = "token_malformed"  // not a JWT at all, or longer than MaxTokenLen
+	CodeTokenExpired   = "token_expired"    // a genuine token whose time is over
+	CodeTokenNotActive = "token_not_active" // a genuine token whose time has not come
+	CodeTokenInvalid   = "token_invalid"    // anything else: signature, algorithm, issuer, audience, user
+)
+
 const (
 	// MinSecretLen is how many bytes an HMAC secret has at least.
 	MinSecretLen = 32
@@ -23,8 +44,8 @@ const (
 	MaxTokenLen = 8 << 10
 	// DefaultUserClaim is the claim that names the user.
 	DefaultUserClaim = "sub"
-	// DefaultLeeway is how far an issuer's clock may be ahead of ours.
-	DefaultLeeway = 30 * time.Second
+	// leeway is how far an issuer's clock may be ahead of ours, for nbf and iat.
+	leeway = 30 * time.Second
 )
 
 // latestExpiry keeps ExpiresAt inside what RFC 3339 can write. Tokens with an
@@ -38,7 +59,6 @@ type VerifierConfig struct {
 	TenantClaim string           // claim with the tenant, a string or an integer; none when empty
 	Issuer      string           // required value of iss; not checked when empty
 	Audience    []string         // aud must hold one of them; not checked when empty
-	Leeway      time.Duration    // for nbf and iat; default 30 s
 	Now         func() time.Time // default time.Now
 }
 
@@ -51,22 +71,14 @@ func (cfg VerifierConfig) withDefaults() (VerifierConfig, error) {
 			return cfg, fmt.Errorf("secret %d has %d bytes, want at least %d", i+1, len(secret), MinSecretLen)
 		}
 	}
-	if cfg.Leeway < 0 {
-		return cfg, errors.New("negative leeway")
-	}
-	if cfg.UserClaim == "" {
-		cfg.UserClaim = DefaultUserClaim
-	}
-	for _, taken := range []string{"exp", "iat", "nbf", "iss", "aud"} {
-		if cfg.UserClaim == taken || cfg.TenantClaim == taken {
-			return cfg, fmt.Errorf("claim %q can name neither user nor tenant", taken)
+	cfg.UserClaim = cmp.Or(cfg.UserClaim, DefaultUserClaim)
+	for _, claim := range []string{cfg.UserClaim, cfg.TenantClaim} {
+		if HasMeaning(claim) {
+			return cfg, fmt.Errorf("claim %q can name neither user nor tenant", claim)
 		}
 	}
 	if cfg.UserClaim == cfg.TenantClaim {
 		return cfg, fmt.Errorf("claim %q names both user and tenant", cfg.UserClaim)
-	}
-	if cfg.Leeway == 0 {
-		cfg.Leeway = DefaultLeeway
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -74,37 +86,34 @@ func (cfg VerifierConfig) withDefaults() (VerifierConfig, error) {
 	return cfg, nil
 }
 
-// Verifier verifies the tokens of users. It is safe for concurrent use.
-type Verifier struct {
-	cfg    VerifierConfig
-	parser *jwt.Parser
-	// keys holds what can verify each algorithm, and so is the list of
-	// allowed algorithms: one without a key of its own kind is refused before
-	// any key is tried. An RS256 public key can thus never pass for a secret.
-	keys map[string]jwt.VerificationKeySet
+// HasMeaning reports whether a claim says something of its own (RFC 7519), and so can name neither user nor tenant.
+func HasMeaning(claim string) bool {
+	return slices.Contains([]string{"exp", "iat", "nbf", "iss", "aud"}, claim)
 }
 
-// NewVerifier fails when a secret is missing or has fewer than MinSecretLen
-// bytes.
+// Verifier verifies the tokens of users. It is safe for concurrent use.
+type Verifier struct {
+	cfg     VerifierConfig
+	parser  *jwt.Parser
+	secrets jwt.VerificationKeySet // any of them may match
+}
+
+// NewVerifier fails when a secret is missing or has fewer than MinSecretLen bytes.
 func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	var secrets jwt.VerificationKeySet
+	v := &Verifier{cfg: cfg}
 	for _, secret := range cfg.Secrets {
-		secrets.Keys = append(secrets.Keys, secret)
+		v.secrets.Keys = append(v.secrets.Keys, secret)
 	}
-	v := &Verifier{cfg: cfg, keys: map[string]jwt.VerificationKeySet{
-		jwt.SigningMethodHS256.Alg(): secrets,
-		jwt.SigningMethodHS384.Alg(): secrets,
-		jwt.SigningMethodHS512.Alg(): secrets,
-	}}
 	v.parser = jwt.NewParser(
-		jwt.WithValidMethods(slices.Collect(maps.Keys(v.keys))),
+		// Another algorithm is refused before a secret is tried: a public key can thus never pass for one.
+		jwt.WithValidMethods([]string{"HS256", "HS384", "HS512"}),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
-		jwt.WithLeeway(cfg.Leeway),
+		jwt.WithLeeway(leeway),
 		jwt.WithTimeFunc(cfg.Now),
 		jwt.WithJSONNumber(), // user ids may be integers beyond 2^53
 		jwt.WithStrictDecoding(),
@@ -114,12 +123,10 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify returns who the bearer of token is, or an *events.Error. The context
-// bounds what a verification may wait for.
+// Verify returns who the bearer of token is, or an *events.Error. The context bounds what a verification may wait for.
 //
-// The expiry has no leeway: a connection ends at exactly that moment, and a
-// token that could still open a new one would have its client come back in
-// circles.
+// The expiry has no leeway: a connection ends at exactly that moment, and a token that could still open a new one would have
+// its client come back in circles.
 func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	switch {
 	case token == "":
@@ -130,20 +137,15 @@ func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 		return Identity{}, refuse(CodeTokenMalformed, "the token has line breaks")
 	}
 	claims := jwt.MapClaims{}
-	parsed, err := v.parser.ParseWithClaims(token, claims, v.key)
+	parsed, err := v.parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return v.secrets, nil })
 	if err != nil {
 		return Identity{}, refusalFor(err)
 	}
-	// RFC 7515, 4.1.11: extensions that a token calls critical must be
-	// understood, and we understand none.
+	// RFC 7515, 4.1.11: extensions that a token calls critical must be understood, and we understand none.
 	if _, critical := parsed.Header["crit"]; critical {
 		return Identity{}, invalid("the token requires extensions that are not supported")
 	}
 	return v.identity(claims)
-}
-
-func (v *Verifier) key(token *jwt.Token) (any, error) {
-	return v.keys[token.Method.Alg()], nil // the parser has checked that there are some
 }
 
 func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
@@ -158,35 +160,28 @@ func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
 	if id.ExpiresAt.After(latestExpiry) {
 		id.ExpiresAt = latestExpiry
 	}
-	user, ok := label(claims[v.cfg.UserClaim])
-	if !ok || events.CheckUserID(user) != nil {
+	var ok bool
+	if id.UserID, ok = label(claims[v.cfg.UserClaim]); !ok {
 		return Identity{}, invalid("the token names no usable user")
 	}
-	id.UserID = user
-	if v.cfg.TenantClaim == "" {
-		return id, nil
-	}
-	switch tenant := claims[v.cfg.TenantClaim]; tenant {
-	case nil, "":
-	default:
-		if id.Tenant, ok = label(tenant); !ok || events.CheckUserID(id.Tenant) != nil {
+	if tenant := claims[v.cfg.TenantClaim]; v.cfg.TenantClaim != "" && tenant != nil && tenant != "" {
+		if id.Tenant, ok = label(tenant); !ok {
 			return Identity{}, invalid("the token names no usable tenant")
 		}
 	}
 	return id, nil
 }
 
-// label reads a claim that is a string or an integer of any size.
-func label(claim any) (string, bool) {
+// label reads a claim that is a string or an integer of any size, and can name a user.
+func label(claim any) (text string, ok bool) {
 	switch value := claim.(type) {
 	case string:
-		// The decoder puts this rune where the text was not Unicode, and then
-		// two users could have one id.
-		return value, !strings.ContainsRune(value, utf8.RuneError)
+		// The decoder puts this rune where the text was not Unicode, and then two users could have one id.
+		text, ok = value, !strings.ContainsRune(value, utf8.RuneError)
 	case json.Number:
-		return value.String(), value != "-0" && !strings.ContainsAny(value.String(), ".eE")
+		text, ok = value.String(), value != "-0" && !strings.ContainsAny(value.String(), ".eE")
 	}
-	return "", false
+	return text, ok && events.CheckUserID(text) == nil
 }
 
 // refusalFor turns what the parser says into a code. Whatever makes a token

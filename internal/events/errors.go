@@ -2,11 +2,11 @@ package events
 
 import (
 	"fmt"
-	"unicode/utf8"
+	"strings"
 )
 
-// The codes with which this package refuses. They are part of the contract with workers: a code is never
-// renamed and never changes its meaning.
+// The codes with which this package refuses. They are part of the contract with workers: a code is never renamed and never
+// changes its meaning.
 const (
 	CodeInvalidJSON           = "invalid_json"            // the body is not one JSON value of the documented shape
 	CodeInvalidUTF8           = "invalid_utf8"            // a string holds bytes that are not UTF-8
@@ -29,12 +29,11 @@ const (
 	CodeBatchTooLarge         = "batch_too_large"         // a batch has more items than allowed
 )
 
-// Error is every refusal that a worker or a client is told: an event's, a call's, a token's, a packet's.
-// HTTP answers it as a problem, CONNECT_ERROR and acks as {code, message}. Whoever refuses names the
-// codes, here or in a package of its own; they are stable.
+// Error is every refusal that a worker or a client is told: an event's, a call's, a token's, a packet's. HTTP answers it as a
+// problem, CONNECT_ERROR and acks as {code, message}. Whoever refuses names the codes, here or in a package of its own.
 //
-// All of it is safe to show to whoever sent what was refused: it quotes at most a short piece of their
-// own field names and never a value.
+// All of it is safe to show to whoever sent what was refused: it quotes at most a short piece of their own field names and
+// never a value.
 type Error struct {
 	Code   string
 	Detail string // one sentence for a person; may change
@@ -53,15 +52,16 @@ func refuse(code, field, format string, args ...any) *Error {
 	return &Error{Code: code, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
-// clip shortens a piece of input so that it can stand in an error text.
-func clip(s string) string {
-	const limit = 64
-	if len(s) <= limit {
-		return s
+func unknownField(name string) *Error {
+	const limit = 64 // bytes of it in an error text
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
 	}
-	end := limit
-	for end > limit-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "…"
+	return refuse(CodeUnknownField, name, "there is no such field")
 }
+
+func duplicateField(name string) *Error {
+	return refuse(CodeDuplicateField, name, "the field is there twice")
+}
+
+func missingField(name string) *Error { return refuse(CodeMissingField, name, "the field is required") }

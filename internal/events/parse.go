@@ -2,6 +2,7 @@ package events
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -18,196 +19,174 @@ import (
 // worker may not have meant, although the event is good.
 func Parse(body []byte) (Event, []Warning, error) {
 	s := scanner{src: body}
-	if !s.atObject("an event") {
-		return Event{}, nil, s.fatal
+	event, warnings, err := s.event()
+	if trouble := s.end(); trouble != nil {
+		return Event{}, nil, trouble
 	}
-	event, warnings, ok := s.event()
-	if !ok || !s.end() {
-		return Event{}, nil, s.fatal
-	}
-	if s.fault != nil {
-		return Event{}, nil, s.fault
-	}
-	return event, warnings, nil
+	return event, warnings, err
 }
 
-// members are the places of what matters in an event's object.
+// event walks over the object of an event and validates it.
+func (s *scanner) event() (Event, []Warning, error) {
+	var m members
+	s.enterObject("an event")
+	for quoted, ok := s.member(); ok; quoted, ok = s.member() {
+		key, hadFault := plain(quoted), s.fault != nil
+		value := m.place(key)
+		if value == nil {
+			s.note(unknownField(string(key)))
+			value = new([]byte)
+		} else if *value != nil {
+			s.note(duplicateField(string(key)))
+		}
+		if value == &m.data {
+			*value = s.data(&m)
+		} else {
+			*value = s.value()
+		}
+		if !hadFault && s.fault != nil && s.fault.Field == "" {
+			s.fault.Field = string(key)
+		}
+	}
+	switch {
+	case s.fatal != nil:
+		return Event{}, nil, s.fatal
+	case s.fault != nil:
+		return Event{}, nil, s.fault
+	}
+	var event Event
+	if err := m.build(&event); err != nil {
+		return Event{}, nil, err
+	}
+	return event, m.warnings(&event), nil
+}
+
+// members are the values of what matters in an event's object, as they were written; nil for what is absent.
 type members struct {
-	userID, name, data, kind, jobID, attempt, idempotencyKey, staleAfter span
+	userID, name, data, kind, jobID, attempt, idempotencyKey, staleAfter []byte
 
 	// Of data, if it is an object.
-	dataJobID, dataAttempt, dataProgress span
+	dataJobID, dataAttempt, dataProgress []byte
 	jobIDTwice, attemptTwice             bool
 }
 
-// event walks over the object of an event and validates it. It reports false when the text is not JSON; what else is wrong is
-// in s.fault, and then the event is of no use.
-func (s *scanner) event() (Event, []Warning, bool) {
-	var m members
-	ok := s.object(0, func(key []byte) bool {
-		had := s.fault != nil
-		where, field := m.lookup(key)
-		if where == nil {
-			name, _ := unquote(key)
-			s.note(unknownField(name))
-			where = new(span)
-		} else if where.found() {
-			s.note(duplicateField(field))
-		}
-		var ok bool
-		if where == &m.data && s.peek() == '{' {
-			where.start = s.pos
-			ok = s.data(&m)
-			where.end = s.pos
-		} else {
-			*where, ok = s.value(1)
-		}
-		if !had && s.fault != nil && s.fault.Field == "" {
-			s.fault.Field = field
-		}
-		return ok
-	})
-	if !ok {
-		return Event{}, nil, false
-	}
-	if s.fault != nil {
-		return Event{}, nil, true
-	}
-	var event Event
-	if err := s.build(&event, &m); err != nil {
-		s.note(err)
-		return Event{}, nil, true
-	}
-	return event, s.warnings(&event, &m), true
-}
-
-// lookup finds the place for the member with that key, nil when the event has
-// no such member.
-func (m *members) lookup(key []byte) (*span, string) {
-	switch name := string(plain(key)); name {
+// place is where the value of that key belongs, nil when an event has no such member.
+func (m *members) place(key []byte) *[]byte {
+	switch string(key) {
 	case "userId":
-		return &m.userID, "userId"
+		return &m.userID
 	case "event":
-		return &m.name, "event"
+		return &m.name
 	case "data":
-		return &m.data, "data"
+		return &m.data
 	case "kind":
-		return &m.kind, "kind"
+		return &m.kind
 	case "jobId":
-		return &m.jobID, "jobId"
+		return &m.jobID
 	case "attempt":
-		return &m.attempt, "attempt"
+		return &m.attempt
 	case "idempotencyKey":
-		return &m.idempotencyKey, "idempotencyKey"
+		return &m.idempotencyKey
 	case "staleAfter":
-		return &m.staleAfter, "staleAfter"
-	}
-	return nil, ""
-}
-
-// data walks over data when it is an object and remembers what an event of a known name is asked for. Other members may
-// repeat: what they mean is not ours to say.
-func (s *scanner) data(m *members) bool {
-	return s.object(1, func(key []byte) bool {
-		name := string(plain(key))
-		place, ok := s.value(2)
-		switch name {
-		case "jobId":
-			m.jobIDTwice = m.dataJobID.found()
-			m.dataJobID = place
-		case "attempt":
-			m.attemptTwice = m.dataAttempt.found()
-			m.dataAttempt = place
-		case "progress":
-			m.dataProgress = place
-		}
-		return ok
-	})
-}
-
-// plain is the text of a quoted key. Keys with escapes are rare, and only
-// they cost an allocation.
-func plain(quoted []byte) []byte {
-	for _, c := range quoted {
-		if c == '\\' {
-			text, _ := unquote(quoted)
-			return []byte(text)
-		}
-	}
-	return quoted[1 : len(quoted)-1]
-}
-
-// build makes the event out of its members.
-func (s *scanner) build(event *Event, m *members) *Error {
-	switch {
-	case !m.userID.found():
-		return missingField("userId")
-	case !m.name.found():
-		return missingField("event")
-	case !m.data.found():
-		return missingField("data")
-	}
-	var ok bool
-	if event.UserID, ok = label(s.text(m.userID)); !ok {
-		return refuse(CodeInvalidUserID, "userId", "a user id must be a string or an integer")
-	}
-	if why := labelProblem(event.UserID, MaxUserIDLen); why != "" {
-		return refuse(CodeInvalidUserID, "userId", "a user id %s", why)
-	}
-	if event.Name, ok = nameOf(s.text(m.name)); !ok {
-		return badName()
-	}
-	if err := checkName(event.Name); err != nil {
-		return err
-	}
-	if given(s.text(m.idempotencyKey)) {
-		if event.IdempotencyKey, ok = stringOf(s.text(m.idempotencyKey)); !ok {
-			return refuse(CodeInvalidIdempotencyKey, "idempotencyKey", "an idempotency key must be a string")
-		}
-		if why := labelProblem(event.IdempotencyKey, MaxIdempotencyKeyLen); why != "" {
-			return refuse(CodeInvalidIdempotencyKey, "idempotencyKey", "an idempotency key %s", why)
-		}
-	}
-	event.Data = s.src[m.data.start:m.data.end:m.data.end]
-	if err := s.buildJob(event, m); err != nil {
-		return err
-	}
-	if text := s.text(m.staleAfter); given(text) {
-		if event.Kind != Progress {
-			return refuse(CodeInvalidStaleAfter, "staleAfter", "only progress can be watched")
-		}
-		if event.StaleAfter, ok = seconds(string(text)); !ok {
-			return badStaleAfter()
-		}
+		return &m.staleAfter
 	}
 	return nil
 }
 
+// data walks over the value of data. In an object it remembers what an event of a known name is asked for. Other members may
+// repeat: what they mean is not ours to say.
+func (s *scanner) data(m *members) []byte {
+	if s.peek() != '{' {
+		return s.value()
+	}
+	start := s.pos
+	s.enter()
+	for quoted, ok := s.member(); ok; quoted, ok = s.member() {
+		value := s.value()
+		switch string(plain(quoted)) {
+		case "jobId":
+			m.jobIDTwice = m.dataJobID != nil
+			m.dataJobID = value
+		case "attempt":
+			m.attemptTwice = m.dataAttempt != nil
+			m.dataAttempt = value
+		case "progress":
+			m.dataProgress = value
+		}
+	}
+	return s.src[start:s.pos]
+}
+
+// build makes the event out of its members.
+func (m *members) build(event *Event) (err error) {
+	switch {
+	case m.userID == nil:
+		return missingField("userId")
+	case m.name == nil:
+		return missingField("event")
+	case m.data == nil:
+		return missingField("data")
+	}
+	var ok bool
+	if event.UserID, ok = label(m.userID); !ok {
+		return refuse(CodeInvalidUserID, "userId", "a user id must be a string or an integer")
+	}
+	if err := CheckUserID(event.UserID); err != nil {
+		return err
+	}
+	event.Name = nameOf(m.name)
+	if err := CheckName(event.Name); err != nil {
+		return err
+	}
+	if given(m.idempotencyKey) {
+		if event.IdempotencyKey, ok = stringOf(m.idempotencyKey); !ok {
+			return refuse(CodeInvalidIdempotencyKey, "idempotencyKey", "an idempotency key must be a string")
+		}
+		if err := CheckIdempotencyKey(event.IdempotencyKey); err != nil {
+			return err
+		}
+	}
+	event.Data = slices.Clip(m.data)
+	if err := m.buildJob(event); err != nil {
+		return err
+	}
+	if given(m.staleAfter) {
+		if event.Kind != Progress {
+			return refuse(CodeInvalidStaleAfter, "staleAfter", "only progress can be watched")
+		}
+		event.StaleAfter, err = ParseStaleAfter(string(m.staleAfter))
+	}
+	return err
+}
+
+// kinds are the kinds as workers write them.
+var kinds = map[string]Kind{"progress": Progress, "completed": Completed, "failed": Failed}
+
 // buildJob says what the event is to a job. For the known names that follows from the name and from data; the fields beside
 // event may repeat it. For any other name only these fields count, and data is not looked into.
-func (s *scanner) buildJob(event *Event, m *members) *Error {
+func (m *members) buildJob(event *Event) error {
 	named := KindOf(event.Name)
 	event.Kind = named
-	if text := s.text(m.kind); given(text) {
+	if given(m.kind) {
 		var ok bool
-		if event.Kind, ok = kindCalled(text); !ok {
+		name, _ := stringOf(m.kind)
+		if event.Kind, ok = kinds[name]; !ok {
 			return refuse(CodeInvalidKind, "kind", "a kind is progress, completed or failed")
 		}
 		if named != Message && named != event.Kind {
 			return refuse(CodeFieldConflict, "kind", "the name %s says another kind", event.Name)
 		}
 	}
-	jobID, attempt := s.text(m.jobID), s.text(m.attempt)
 	if event.Kind == Message {
-		if given(jobID) || given(attempt) {
+		if given(m.jobID) || given(m.attempt) {
 			return refuse(CodeMissingField, "kind", "with a jobId or an attempt, %q needs a kind: progress, completed or failed", event.Name)
 		}
 		return nil
 	}
-	if err := event.setJobID(jobID, "jobId"); err != nil {
+	if err := event.setJobID(m.jobID, "jobId"); err != nil {
 		return err
 	}
-	if err := event.setAttempt(attempt, "attempt"); err != nil {
+	if err := event.setAttempt(m.attempt, "attempt"); err != nil {
 		return err
 	}
 	if named == Message {
@@ -224,17 +203,17 @@ func (s *scanner) buildJob(event *Event, m *members) *Error {
 	case m.attemptTwice:
 		return duplicateField("data.attempt")
 	}
-	if err := event.setJobID(s.text(m.dataJobID), "data.jobId"); err != nil {
+	if err := event.setJobID(m.dataJobID, "data.jobId"); err != nil {
 		return err
 	}
 	if event.JobID == "" {
 		return refuse(CodeMissingJobID, "data.jobId", "the data of %s must have a jobId", event.Name)
 	}
-	return event.setAttempt(s.text(m.dataAttempt), "data.attempt")
+	return event.setAttempt(m.dataAttempt, "data.attempt")
 }
 
 // setJobID takes the job id that a field gives, if it does, and refuses one that differs from what another field gave.
-func (e *Event) setJobID(text []byte, field string) *Error {
+func (e *Event) setJobID(text []byte, field string) error {
 	if !given(text) {
 		return nil
 	}
@@ -253,7 +232,7 @@ func (e *Event) setJobID(text []byte, field string) *Error {
 }
 
 // setAttempt is to attempts what setJobID is to job ids.
-func (e *Event) setAttempt(text []byte, field string) *Error {
+func (e *Event) setAttempt(text []byte, field string) error {
 	if !given(text) {
 		return nil
 	}
@@ -268,20 +247,6 @@ func (e *Event) setAttempt(text []byte, field string) *Error {
 	return nil
 }
 
-// kindCalled reads a kind as workers write it.
-func kindCalled(text []byte) (Kind, bool) {
-	name, _ := stringOf(text)
-	switch name {
-	case "progress":
-		return Progress, true
-	case "completed":
-		return Completed, true
-	case "failed":
-		return Failed, true
-	}
-	return Message, false
-}
-
 // given reports whether a member is there and not null.
 func given(text []byte) bool { return len(text) > 0 && text[0] != 'n' }
 
@@ -291,6 +256,20 @@ func stringOf(text []byte) (string, bool) {
 		return "", false
 	}
 	return unquote(text)
+}
+
+// nameOf is stringOf, without an allocation for the names seen most; what is no string has no name.
+func nameOf(text []byte) string {
+	switch string(text) {
+	case `"` + JobProgress + `"`:
+		return JobProgress
+	case `"` + JobCompleted + `"`:
+		return JobCompleted
+	case `"` + JobFailed + `"`:
+		return JobFailed
+	}
+	name, _ := stringOf(text)
+	return name
 }
 
 // label decodes text if it is a string or an integer.
@@ -303,23 +282,7 @@ func label(text []byte) (string, bool) {
 			return "", false // a fraction, an exponent, a literal or a container
 		}
 	}
-	if string(text) == "-0" {
-		return "", false
-	}
-	return string(text), true
-}
-
-// nameOf is stringOf without an allocation for the names seen most.
-func nameOf(text []byte) (string, bool) {
-	switch string(text) {
-	case `"` + JobProgress + `"`:
-		return JobProgress, true
-	case `"` + JobCompleted + `"`:
-		return JobCompleted, true
-	case `"` + JobFailed + `"`:
-		return JobFailed, true
-	}
-	return stringOf(text)
+	return string(text), string(text) != "-0"
 }
 
 // Bounds on staleAfter.
@@ -328,42 +291,77 @@ const (
 	MaxStaleAfter = 24 * time.Hour
 )
 
-// ParseStaleAfter reads a number of seconds, written as JSON writes numbers,
-// from MinStaleAfter to MaxStaleAfter.
+// ParseStaleAfter reads a number of seconds, written as JSON writes numbers, from MinStaleAfter to MaxStaleAfter.
 func ParseStaleAfter(text string) (time.Duration, error) {
-	s := scanner{src: []byte(text)}
-	if len(text) > 32 || !s.number() || s.pos != len(text) {
-		return 0, badStaleAfter()
-	}
-	d, ok := seconds(text)
-	if !ok {
-		return 0, badStaleAfter()
-	}
-	return d, nil
-}
-
-// seconds reads what is already known to be a JSON value.
-func seconds(text string) (time.Duration, bool) {
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || n < MinStaleAfter.Seconds() || n > MaxStaleAfter.Seconds() {
-		return 0, false
+	if err != nil || CheckJSON([]byte(text)) != nil || n < MinStaleAfter.Seconds() || n > MaxStaleAfter.Seconds() {
+		return 0, refuse(CodeInvalidStaleAfter, "staleAfter", "staleAfter must be a number of seconds from %v to %v",
+			MinStaleAfter.Seconds(), MaxStaleAfter.Seconds())
 	}
-	return time.Duration(math.Round(n * float64(time.Second))), true
+	return time.Duration(math.Round(n * float64(time.Second))), nil
 }
 
-func badStaleAfter() *Error {
-	return refuse(CodeInvalidStaleAfter, "staleAfter", "staleAfter must be a number of seconds from %v to %v",
-		MinStaleAfter.Seconds(), MaxStaleAfter.Seconds())
+// Item is one item of a batch: an event, or why it is none.
+type Item struct {
+	Event    Event
+	Warnings []Warning // of a good Event
+	Err      error     // an *Error; nil when Event is good
 }
 
-func unknownField(name string) *Error {
-	return refuse(CodeUnknownField, clip(name), "there is no such field")
+// ParseBatch reads {"events": [event, …]}: at most maxItems of them, each of at most maxItemBytes bytes. The items come back in
+// order and a bad item fails alone; a body that is not of this shape fails as a whole with an *Error. Every Data is a part of
+// body, as with Parse: keeping one event keeps the whole body in memory.
+func ParseBatch(body []byte, maxItems, maxItemBytes int) ([]Item, error) {
+	s := scanner{src: body}
+	const smallest = len(`{"userId":1,"event":"a","data":0},`)
+	var items []Item // nil until events was seen
+	s.enterObject("a batch")
+	for quoted, ok := s.member(); ok; quoted, ok = s.member() {
+		name := string(plain(quoted))
+		if name == "events" && items == nil && s.peek() == '[' {
+			items = make([]Item, 0, min(maxItems, len(body)/smallest+1))
+			for s.enter(); s.more(']'); items = append(items, s.item(maxItemBytes)) {
+				if len(items) == maxItems {
+					return nil, refuse(CodeBatchTooLarge, "events", "a batch has at most %d events", maxItems)
+				}
+			}
+			continue
+		}
+		s.value()
+		switch {
+		case name != "events":
+			s.note(unknownField(name))
+		case items != nil:
+			s.note(duplicateField(name))
+		default:
+			items = []Item{}
+			s.note(refuse(CodeInvalidJSON, "events", "events must be an array"))
+		}
+	}
+	if err := s.end(); err != nil {
+		return nil, err
+	}
+	if items == nil {
+		return nil, missingField("events")
+	}
+	return items, nil
 }
 
-func duplicateField(name string) *Error {
-	return refuse(CodeDuplicateField, name, "the field is there twice")
-}
-
-func missingField(name string) *Error {
-	return refuse(CodeMissingField, name, "the field is required")
+// item walks over one item of a batch. It has a depth of its own, and its faults are no faults of the batch.
+func (s *scanner) item(maxBytes int) (item Item) {
+	fault, depth := s.fault, s.depth
+	s.fault, s.depth = nil, 0
+	isObject := s.peek() == '{'
+	start := s.pos
+	if isObject {
+		item.Event, item.Warnings, item.Err = s.event()
+	} else {
+		s.value()
+		item.Err = refuse(CodeInvalidJSON, "", "an event must be a JSON object")
+	}
+	if s.pos-start > maxBytes {
+		item = Item{Err: refuse(CodeEventTooLarge, "", "an event has at most %d bytes", maxBytes)}
+	}
+	s.fault, s.depth = fault, depth
+	return item
 }

@@ -1,32 +1,103 @@
 package events
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// MaxDepth is how many arrays and objects of an event may be open at once, the event's own object
-// included.
+// The one strict reader of JSON. [Parse] and [ParseBatch] use it for events, the three functions below for what else is sent:
+// what is not JSON, not UTF-8 or nested beyond MaxDepth is refused with an *Error. Lone surrogate escapes pass.
+
+// CheckJSON says whether text is one JSON value.
+func CheckJSON(text []byte) error {
+	s := scanner{src: text}
+	s.value()
+	return s.end()
+}
+
+// SplitArray returns the elements of the JSON array in text, which they share, as they were written. An array of more than
+// limit elements is refused.
+func SplitArray(text []byte, limit int) ([]json.RawMessage, error) {
+	s := scanner{src: text}
+	if s.peek() != '[' {
+		return nil, refuse(CodeInvalidJSON, "", "not a JSON array")
+	}
+	var elements []json.RawMessage
+	for s.enter(); s.more(']'); {
+		if len(elements) == limit {
+			return nil, refuse(CodeBatchTooLarge, "", "an array of more than %d elements", limit)
+		}
+		elements = append(elements, s.value())
+	}
+	return elements, s.end()
+}
+
+// DecodeObject reads a JSON object into fields, which has a pointer for each member that the object may have. Unknown and
+// repeated members are refused. Members may be absent or null; then their value stays as it is. Error.Field is the member at
+// fault.
+func DecodeObject(text []byte, fields map[string]any) error {
+	s := scanner{src: text}
+	seen := make(map[string]bool, len(fields))
+	s.enterObject("the body")
+	for key, ok := s.member(); ok; key, ok = s.member() {
+		name := string(plain(key))
+		field, known := fields[name]
+		switch {
+		case !known:
+			s.note(unknownField(name))
+		case seen[name]:
+			s.note(duplicateField(name))
+		}
+		seen[name] = true
+		value := s.value()
+		if s.fatal != nil || s.fault != nil {
+			continue
+		}
+		var refusal *Error
+		if err := json.Unmarshal(value, field); errors.As(err, &refusal) {
+			refusal.Field = name
+			s.note(refusal)
+		} else if err != nil {
+			s.note(refuse(CodeInvalidJSON, name, "the field has the wrong type")) // it is known to be JSON
+		}
+	}
+	return s.end()
+}
+
+// UserID is a user id as JSON holds it: a string, or an integer, which becomes its decimal digits.
+type UserID string
+
+// UnmarshalJSON refuses what CheckUserID does.
+func (id *UserID) UnmarshalJSON(text []byte) error {
+	name, ok := label(text)
+	if !ok {
+		return refuse(CodeInvalidUserID, "", "a user id must be a string or an integer")
+	}
+	*id = UserID(name)
+	return CheckUserID(name)
+}
+
+// MaxDepth is how many arrays and objects of an event may be open at once, the event's own object included.
 const MaxDepth = 64
 
 // scanner walks over one JSON text (RFC 8259) once and decodes nothing.
 //
-// It tells two kinds of trouble apart. A text that is not JSON ends the walk: methods return false
-// and fatal says why. Everything else (bytes that are not UTF-8, an unknown member) is kept in
-// fault and the walk goes on, so that a bad item of a batch has a known end and fails alone.
+// It tells two kinds of trouble apart. A text that is not JSON ends the walk: fatal says why, no container has more, and what
+// was read is of no use. Everything else (bytes that are not UTF-8, an unknown member) is kept in fault and the walk goes on,
+// so that a bad item of a batch has a known end and fails alone.
 type scanner struct {
 	src   []byte
 	pos   int
-	fatal *Error
+	depth int    // containers that are open
+	fresh bool   // one was just entered: no comma is due
+	fatal *Error // the first
 	fault *Error // the first since it was last cleared
 }
-
-// span is the place of one value in the text, quotes included.
-type span struct{ start, end int }
-
-func (p span) found() bool { return p.end > p.start }
-
-func (s *scanner) text(p span) []byte { return s.src[p.start:p.end] }
 
 func (s *scanner) note(err *Error) {
 	if s.fault == nil {
@@ -34,27 +105,32 @@ func (s *scanner) note(err *Error) {
 	}
 }
 
-// found is what was noted, as an error.
-func (s *scanner) found() error {
-	if s.fault == nil {
-		return nil
-	}
-	return s.fault
-}
-
-// broken ends the walk at the current position.
+// broken ends the walk at the current position. It returns false for its callers to return.
 func (s *scanner) broken() bool {
-	if s.fatal == nil {
-		switch {
-		case len(s.src) == 0:
-			s.fatal = refuse(CodeInvalidJSON, "", "the body is empty")
-		case s.pos >= len(s.src):
-			s.fatal = refuse(CodeInvalidJSON, "", "the JSON text ends too early")
-		default:
-			s.fatal = refuse(CodeInvalidJSON, "", "not valid JSON at byte %d", s.pos)
-		}
+	switch {
+	case s.fatal != nil:
+	case len(s.src) == 0:
+		s.fatal = refuse(CodeInvalidJSON, "", "the body is empty")
+	case s.pos >= len(s.src):
+		s.fatal = refuse(CodeInvalidJSON, "", "the JSON text ends too early")
+	default:
+		s.fatal = refuse(CodeInvalidJSON, "", "not valid JSON at byte %d", s.pos)
 	}
 	return false
+}
+
+// end is for the end of the text: nothing but white space may be left. It returns what was wrong with all of it.
+func (s *scanner) end() error {
+	if s.peek(); s.pos < len(s.src) {
+		s.broken()
+	}
+	switch {
+	case s.fatal != nil:
+		return s.fatal
+	case s.fault != nil:
+		return s.fault
+	}
+	return nil
 }
 
 // peek skips white space and returns the byte after it, 0 at the end.
@@ -70,134 +146,104 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// atObject reports whether an object begins here; what says what it should be.
-func (s *scanner) atObject(what string) bool {
-	switch {
-	case s.peek() == '{':
-		return true
-	case s.pos == len(s.src):
-		return s.broken()
-	}
-	s.fatal = refuse(CodeInvalidJSON, "", "%s must be a JSON object", what)
-	return false
-}
-
-// end reports whether nothing but white space is left.
-func (s *scanner) end() bool {
-	s.peek()
-	return s.pos == len(s.src) || s.broken()
-}
-
-// value walks over any value. depth is the number of containers around it.
-func (s *scanner) value(depth int) (span, bool) {
+// value walks over any value and returns it as it was written.
+func (s *scanner) value() []byte {
 	c := s.peek()
 	start := s.pos
-	var ok bool
 	switch {
 	case c == '"':
-		ok = s.str()
+		s.str()
+	case (c == '{' || c == '[') && s.depth == MaxDepth:
+		s.tooDeep()
 	case c == '{':
-		ok = s.object(depth, nil)
+		s.enter()
+		for _, ok := s.member(); ok; _, ok = s.member() {
+			s.value()
+		}
 	case c == '[':
-		ok = s.array(depth, nil)
+		for s.enter(); s.more(']'); {
+			s.value()
+		}
 	case c == '-' || '0' <= c && c <= '9':
-		ok = s.number()
+		s.number()
 	case c == 't':
-		ok = s.literal("true")
+		s.literal("true")
 	case c == 'f':
-		ok = s.literal("false")
+		s.literal("false")
 	case c == 'n':
-		ok = s.literal("null")
+		s.literal("null")
 	default:
-		ok = s.broken()
+		s.broken()
 	}
-	return span{start, s.pos}, ok
+	return s.src[start:s.pos]
 }
 
-// object walks over the object that begins at the current position. member, when not nil, is called
-// with each key, quotes included, and must walk over the value that follows.
-func (s *scanner) object(depth int, member func(key []byte) bool) bool {
-	if depth >= MaxDepth {
-		return s.tooDeep()
+// enter steps into the container that begins at the current position.
+func (s *scanner) enter() {
+	s.pos++
+	s.depth++
+	s.fresh = true
+}
+
+// enterObject enters the object that has to begin here; what says what it should be.
+func (s *scanner) enterObject(what string) {
+	switch {
+	case s.peek() == '{':
+		s.enter()
+	case s.pos == len(s.src):
+		s.broken()
+	default:
+		s.fatal = refuse(CodeInvalidJSON, "", "%s must be a JSON object", what)
 	}
-	s.pos++ // the brace
-	if s.peek() == '}' {
+}
+
+// more steps to what comes next in the current container. At its end it steps out and reports false.
+func (s *scanner) more(end byte) bool {
+	fresh := s.fresh
+	s.fresh = false
+	switch c := s.peek(); {
+	case s.fatal != nil:
+		return false
+	case c == end:
+		s.pos++
+		s.depth--
+		return false
+	case fresh:
+		return true
+	case c == ',':
 		s.pos++
 		return true
 	}
-	for {
-		if s.peek() != '"' {
-			return s.broken()
-		}
-		start := s.pos
-		if !s.str() {
-			return false
-		}
-		key := s.src[start:s.pos]
-		if s.peek() != ':' {
-			return s.broken()
-		}
-		s.pos++
-		if member != nil {
-			if !member(key) {
-				return false
-			}
-		} else if _, ok := s.value(depth + 1); !ok {
-			return false
-		}
-		switch s.peek() {
-		case ',':
-			s.pos++
-		case '}':
-			s.pos++
-			return true
-		default:
-			return s.broken()
-		}
-	}
+	return s.broken()
 }
 
-// array is to arrays what object is to objects.
-func (s *scanner) array(depth int, element func() bool) bool {
-	if depth >= MaxDepth {
-		return s.tooDeep()
+// member steps to the value of the next member of the current object and returns its key, quotes included. At the end of the
+// object it steps out and reports false.
+func (s *scanner) member() (key []byte, ok bool) {
+	if !s.more('}') {
+		return nil, false
 	}
-	s.pos++ // the bracket
-	if s.peek() == ']' {
-		s.pos++
-		return true
+	if s.peek() != '"' {
+		return nil, s.broken()
 	}
-	for {
-		if element != nil {
-			if !element() {
-				return false
-			}
-		} else if _, ok := s.value(depth + 1); !ok {
-			return false
-		}
-		switch s.peek() {
-		case ',':
-			s.pos++
-		case ']':
-			s.pos++
-			return true
-		default:
-			return s.broken()
-		}
+	start := s.pos
+	s.str()
+	key = s.src[start:s.pos]
+	if s.peek() != ':' {
+		return nil, s.broken()
 	}
+	s.pos++
+	return key, s.fatal == nil
 }
 
-// tooDeep walks over a container by counting brackets only. What is inside is refused anyway; it
-// only matters where it ends.
-func (s *scanner) tooDeep() bool {
+// tooDeep walks over a container by counting brackets only. What is inside is refused anyway; it only matters where it ends.
+func (s *scanner) tooDeep() {
 	s.note(refuse(CodeTooDeep, "", "nested deeper than %d levels", MaxDepth))
 	open := 0
-	for s.pos < len(s.src) {
+	for s.pos < len(s.src) && s.fatal == nil {
 		switch s.src[s.pos] {
 		case '"':
-			if !s.str() {
-				return false
-			}
+			s.str()
 			continue
 		case '{', '[':
 			open++
@@ -206,29 +252,31 @@ func (s *scanner) tooDeep() bool {
 		}
 		s.pos++
 		if open == 0 {
-			return true
+			return
 		}
 	}
-	return s.broken()
+	s.broken()
 }
 
 // str walks over the string that begins at the current position.
-func (s *scanner) str() bool {
+func (s *scanner) str() {
 	for i := s.pos + 1; i < len(s.src); {
 		switch c := s.src[i]; {
 		case c == '"':
 			s.pos = i + 1
-			return true
+			return
 		case c == '\\':
 			n := escapeLen(s.src[i:])
 			if n == 0 {
 				s.pos = i
-				return s.broken()
+				s.broken()
+				return
 			}
 			i += n
 		case c < 0x20:
 			s.pos = i
-			return s.broken()
+			s.broken()
+			return
 		case c < utf8.RuneSelf:
 			i++
 		default:
@@ -240,7 +288,51 @@ func (s *scanner) str() bool {
 		}
 	}
 	s.pos = len(s.src)
-	return s.broken()
+	s.broken()
+}
+
+// number walks over the number that begins at the current position.
+func (s *scanner) number() {
+	if s.at('-') {
+		s.pos++
+	}
+	if s.at('0') {
+		s.pos++
+	} else {
+		s.digits()
+	}
+	if s.at('.') {
+		s.pos++
+		s.digits()
+	}
+	if s.at('e') || s.at('E') {
+		s.pos++
+		if s.at('+') || s.at('-') {
+			s.pos++
+		}
+		s.digits()
+	}
+}
+
+func (s *scanner) at(c byte) bool { return s.pos < len(s.src) && s.src[s.pos] == c }
+
+// digits walks over one digit or more.
+func (s *scanner) digits() {
+	start := s.pos
+	for s.pos < len(s.src) && '0' <= s.src[s.pos] && s.src[s.pos] <= '9' {
+		s.pos++
+	}
+	if s.pos == start {
+		s.broken()
+	}
+}
+
+func (s *scanner) literal(word string) {
+	if !bytes.HasPrefix(s.src[s.pos:], []byte(word)) {
+		s.broken()
+		return
+	}
+	s.pos += len(word)
 }
 
 // escapeLen is the length of the escape sequence at the start of b, 0 when it is none.
@@ -264,121 +356,56 @@ func hex4(b []byte) rune {
 	if len(b) < 4 {
 		return -1
 	}
-	var r rune
-	for _, c := range b[:4] {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c|0x20 && c|0x20 <= 'f':
-			c = c | 0x20 - 'a' + 10
-		default:
-			return -1
-		}
-		r = r<<4 | rune(c)
+	n, err := strconv.ParseUint(string(b[:4]), 16, 16)
+	if err != nil {
+		return -1
 	}
-	return r
+	return rune(n)
 }
 
-// number walks over the number that begins at the current position.
-func (s *scanner) number() bool {
-	if s.at('-') {
-		s.pos++
+// plain is the text of a quoted key. Keys with escapes are rare, and only they cost an allocation.
+func plain(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
 	}
-	switch {
-	case s.at('0'):
-		s.pos++
-	case !s.digits():
-		return s.broken()
-	}
-	if s.at('.') {
-		s.pos++
-		if !s.digits() {
-			return s.broken()
-		}
-	}
-	if s.at('e') || s.at('E') {
-		s.pos++
-		if s.at('+') || s.at('-') {
-			s.pos++
-		}
-		if !s.digits() {
-			return s.broken()
-		}
-	}
-	return true
+	text, _ := unquote(quoted)
+	return []byte(text)
 }
 
-func (s *scanner) at(c byte) bool { return s.pos < len(s.src) && s.src[s.pos] == c }
-
-func (s *scanner) digits() bool {
-	start := s.pos
-	for s.pos < len(s.src) && '0' <= s.src[s.pos] && s.src[s.pos] <= '9' {
-		s.pos++
-	}
-	return s.pos > start
-}
-
-func (s *scanner) literal(word string) bool {
-	if len(s.src)-s.pos < len(word) || string(s.src[s.pos:s.pos+len(word)]) != word {
-		return s.broken()
-	}
-	s.pos += len(word)
-	return true
-}
-
-// unquote decodes a string that str has walked over. It reports false for a surrogate without its
-// other half: there is no UTF-8 for it, and replacing it would give two different ids the same
-// spelling.
+// unquote decodes a string that str has walked over. It reports false for a surrogate without its other half: there is no
+// UTF-8 for it, and replacing it would give two different ids the same spelling.
 func unquote(quoted []byte) (string, bool) {
 	body := quoted[1 : len(quoted)-1]
-	first := 0
-	for first < len(body) && body[first] != '\\' {
-		first++
-	}
-	if first == len(body) {
+	if bytes.IndexByte(body, '\\') < 0 {
 		return string(body), true
 	}
-	out := make([]byte, first, len(body))
-	copy(out, body)
-	for i := first; i < len(body); {
-		if body[i] != '\\' {
-			out = append(out, body[i])
+	text := make([]byte, 0, len(body))
+	for i := 0; i < len(body); {
+		switch c := body[i]; {
+		case c != '\\':
+			text = append(text, c)
 			i++
-			continue
-		}
-		if body[i+1] != 'u' {
-			out = append(out, unescape(body[i+1]))
+		case body[i+1] != 'u':
+			c = body[i+1]
+			if k := strings.IndexByte("bfnrt", c); k >= 0 {
+				c = "\b\f\n\r\t"[k]
+			}
+			text = append(text, c)
 			i += 2
-			continue
-		}
-		r := hex4(body[i+2:])
-		i += 6
-		if utf16.IsSurrogate(r) {
-			if i+1 >= len(body) || body[i] != '\\' || body[i+1] != 'u' {
-				return "", false
-			}
-			if r = utf16.DecodeRune(r, hex4(body[i+2:])); r == utf8.RuneError {
-				return "", false
-			}
+		default:
+			r := hex4(body[i+2:])
 			i += 6
+			if utf16.IsSurrogate(r) {
+				if !bytes.HasPrefix(body[i:], []byte(`\u`)) {
+					return "", false
+				}
+				if r = utf16.DecodeRune(r, hex4(body[i+2:])); r == utf8.RuneError {
+					return "", false
+				}
+				i += 6
+			}
+			text = utf8.AppendRune(text, r)
 		}
-		out = utf8.AppendRune(out, r)
 	}
-	return string(out), true
-}
-
-func unescape(c byte) byte {
-	switch c {
-	case 'b':
-		return '\b'
-	case 'f':
-		return '\f'
-	case 'n':
-		return '\n'
-	case 'r':
-		return '\r'
-	case 't':
-		return '\t'
-	}
-	return c // one of " \ /
+	return string(text), true
 }

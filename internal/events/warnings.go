@@ -16,10 +16,10 @@ type Warning struct {
 }
 
 // warnings returns what is odd about a good event; nil, and without an allocation, for most.
-func (s *scanner) warnings(event *Event, m *members) []Warning {
+func (m *members) warnings(event *Event) []Warning {
 	switch {
 	case event.Name == JobProgress:
-		if text := s.text(m.dataProgress); len(text) > 0 && !isPercentage(text) {
+		if m.dataProgress != nil && !isPercentage(m.dataProgress) {
 			return []Warning{{WarnProgressOutOfRange, "data.progress", "progress is a number from 0 to 100"}}
 		}
 	case event.Kind == Message:
@@ -40,61 +40,51 @@ func isPercentage(text []byte) bool {
 	return err == nil && n >= 0 && n <= 100
 }
 
-// slipOf returns the known name that a worker probably meant by a name of its own, "" when there is none: the two differ by
-// at most two letters, case and separators aside, or the own one says the same in another word.
+// slipOf returns the known name that a worker probably meant by a name of its own, "" when there is none: the two differ by at
+// most two letters, case and separators aside, or the own one says the same in another word.
 func slipOf(name string) string {
-	var folded [MaxNameLen]byte
-	n := 0
-	for i := 0; i < len(name); i++ {
-		switch c := name[i]; {
-		case isLetter(c):
-			folded[n] = c | 0x20
-			n++
-		case '0' <= c && c <= '9':
-			folded[n] = c
-			n++
+	var letters [MaxNameLen]byte
+	word := letters[:0]
+	for i := range len(name) {
+		if c := name[i]; isLetter(c) || '0' <= c && c <= '9' {
+			word = append(word, c|0x20) // digits have that bit
 		}
 	}
-	word := folded[:n]
 	switch string(word) {
 	case "jobdone", "jobfinished", "jobfinish", "jobsuccess", "jobsucceeded", "jobcompletion":
 		return JobCompleted
 	case "joberror", "joberrored", "jobfailure":
 		return JobFailed
 	}
-	for _, known := range [...]struct{ folded, name string }{
+	const near = 2
+	for _, known := range [...]struct{ word, name string }{
 		{"jobprogress", JobProgress}, {"jobcompleted", JobCompleted}, {"jobfailed", JobFailed},
 	} {
-		if isNear(word, known.folded) {
+		if len(word) >= len(known.word)-near && len(word) <= len(known.word)+near && Distance(string(word), known.word) <= near {
 			return known.name
 		}
 	}
 	return ""
 }
 
-// isNear reports whether at most two letters have to be put in, left out or replaced to make one word the other.
-func isNear(word []byte, known string) bool {
-	const most, longest = 2, len("jobcompleted")
-	if len(word) < len(known)-most || len(word) > len(known)+most {
-		return false
+// Distance is how many bytes have to be put in, left out or replaced to make one word the other.
+func Distance(a, b string) int {
+	// Levenshtein's table, one row at a time: row[j] is the distance of what was read of a to b[:j].
+	row := make([]int, 0, MaxNameLen+1) // on the stack, for all names of events
+	for j := range len(b) + 1 {
+		row = append(row, j)
 	}
-	// Levenshtein's table, one row at a time: above[j] is the distance of what was read of word to known[:j].
-	var rows [2][longest + 1]int
-	above, row := &rows[0], &rows[1]
-	for j := range len(known) + 1 {
-		above[j] = j
-	}
-	for i, c := range word {
+	for i := range len(a) {
+		diagonal := row[0]
 		row[0] = i + 1
-		for j := range len(known) {
-			row[j+1] = min(above[j+1], row[j]) + 1
-			if replaced := above[j]; c == known[j] {
-				row[j+1] = min(row[j+1], replaced)
-			} else {
-				row[j+1] = min(row[j+1], replaced+1)
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
 			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, diagonal+1, row[j]+1)
 		}
-		above, row = row, above
 	}
-	return above[len(known)] <= most
+	return row[len(b)]
 }

@@ -152,7 +152,7 @@ func (p *packet) setPayload(text []byte) error {
 		return errPayload
 	}
 	p.event, p.args = unquote(args[0]), args[1:]
-	if reservedEvent(p.event) {
+	if events.IsReserved(p.event) {
 		return errReserved
 	}
 	return nil
@@ -163,15 +163,6 @@ func unquote(text json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(text, &s)
 	return s
-}
-
-// reservedEvent reports whether Socket.IO keeps the name for itself.
-func reservedEvent(name string) bool {
-	switch name {
-	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
-		return true
-	}
-	return false
 }
 
 // decoder puts packets together: the text of a binary packet waits here for its attachments. It is

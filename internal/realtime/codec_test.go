@@ -213,7 +213,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.kind == packetConnectError || len(p.args) > maxArgs || p.missing > maxAttachments || reservedEvent(p.event) {
+		if p.kind == packetConnectError || len(p.args) > maxArgs || p.missing > maxAttachments || events.IsReserved(p.event) {
 			t.Fatalf("%q: accepted as %+v", data, p)
 		}
 		text := head(p.kind, p.missing, p.namespace, p.id, p.hasID)

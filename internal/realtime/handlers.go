@@ -73,7 +73,7 @@ func HandleRaw(h *Hub, event string, fn func(context.Context, *Session, Args) (A
 }
 
 func (h *Hub) register(event string, fn rawHandler) {
-	if reservedEvent(event) {
+	if events.IsReserved(event) {
 		panic("realtime: " + event + " is a reserved event name")
 	}
 	if h.handlers[event] != nil {
