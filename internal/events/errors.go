@@ -52,12 +52,20 @@ func refuse(code, field, format string, args ...any) *Error {
 	return &Error{Code: code, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
-func unknownField(name string) *Error {
+// unknownField refuses a member, and names the known one that it is a slip of, if there is one: user_id for userId, say.
+func unknownField(name string, known ...string) *Error {
+	detail, distance := "there is no such field", 3
+	bare := strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name[:min(len(name), MaxNameLen)]))
+	for _, field := range known {
+		if d := Distance(bare, strings.ToLower(field)); d < distance && 3*d <= len(field) {
+			detail, distance = "there is no such field; did you mean "+field+"?", d
+		}
+	}
 	const limit = 64 // bytes of it in an error text
 	if len(name) > limit {
 		name = strings.ToValidUTF8(name[:limit], "") + "…"
 	}
-	return refuse(CodeUnknownField, name, "there is no such field")
+	return refuse(CodeUnknownField, name, "%s", detail)
 }
 
 func duplicateField(name string) *Error {

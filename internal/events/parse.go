@@ -34,7 +34,7 @@ func (s *scanner) event() (Event, []Warning, error) {
 		key, hadFault := plain(quoted), s.fault != nil
 		value := m.place(key)
 		if value == nil {
-			s.note(unknownField(string(key)))
+			s.note(unknownField(string(key), eventFields...))
 			value = new([]byte)
 		} else if *value != nil {
 			s.note(duplicateField(string(key)))
@@ -69,6 +69,9 @@ type members struct {
 	dataJobID, dataAttempt, dataProgress []byte
 	jobIDTwice, attemptTwice             bool
 }
+
+// eventFields are the keys that place knows.
+var eventFields = []string{"userId", "event", "data", "kind", "jobId", "attempt", "idempotencyKey", "staleAfter"}
 
 // place is where the value of that key belongs, nil when an event has no such member.
 func (m *members) place(key []byte) *[]byte {
@@ -330,7 +333,7 @@ func ParseBatch(body []byte, maxItems, maxItemBytes int) ([]Item, error) {
 		s.value()
 		switch {
 		case name != "events":
-			s.note(unknownField(name))
+			s.note(unknownField(name, "events"))
 		case items != nil:
 			s.note(duplicateField(name))
 		default:

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -49,7 +51,7 @@ func DecodeObject(text []byte, fields map[string]any) error {
 		field, known := fields[name]
 		switch {
 		case !known:
-			s.note(unknownField(name))
+			s.note(unknownField(name, slices.Sorted(maps.Keys(fields))...))
 		case seen[name]:
 			s.note(duplicateField(name))
 		}

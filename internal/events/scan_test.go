@@ -178,3 +178,35 @@ func FuzzDecodeObject(f *testing.F) {
 		}
 	})
 }
+
+// An unknown field that is a slip of a known one says so.
+func TestUnknownFieldsSayWhatWouldBeRight(t *testing.T) {
+	for _, field := range eventFields {
+		if new(members).place([]byte(field)) == nil {
+			t.Errorf("%s has no place", field)
+		}
+	}
+	const none = "there is no such field"
+	for name, want := range map[string]string{
+		"user_id": "userId", "USERID": "userId", "user": "userId", "evnt": "event", "job-id": "jobId", "jobid": "jobId", "atempt": "attempt",
+		"payload": "", "x": "", "id": "", "datas": "data", "idempotency_key": "idempotencyKey", "idempotency": "", strings.Repeat("userId", 1000): "",
+	} {
+		_, _, err := Parse([]byte(`{"userId":"a","event":"note","data":1,"` + name + `":1}`))
+		detail := none
+		if want != "" {
+			detail += "; did you mean " + want + "?"
+		}
+		var refusal *Error
+		if !errors.As(err, &refusal) || refusal.Code != CodeUnknownField || refusal.Detail != detail {
+			t.Errorf("%.40s: %v, want %q", name, err, detail)
+		}
+	}
+	var reason string
+	err := DecodeObject([]byte(`{"Reson":"x"}`), map[string]any{"reason": &reason})
+	if err == nil || !strings.HasSuffix(err.Error(), "did you mean reason?") {
+		t.Error(err)
+	}
+	if _, err := ParseBatch([]byte(`{"event":[]}`), 1, 1); err == nil || !strings.HasSuffix(err.Error(), "did you mean events?") {
+		t.Error(err)
+	}
+}
