@@ -14,21 +14,14 @@ type receipts struct {
 	mu       sync.Mutex
 	cursors  map[string]events.ID // what the store does not have yet
 	unsaved  []string             // the users of cursors whose turn has not come, in the order in which they were raised
-	watchers map[string][]*watcher
-	wake     chan struct{}
-}
-
-func (r *receipts) init() {
-	r.cursors = make(map[string]events.ID)
-	r.watchers = make(map[string][]*watcher)
-	r.wake = make(chan struct{}, 1)
+	watchers map[string]map[*watcher]struct{}
 }
 
 // Confirmed notes that a client of the user has received every message up to id.
 func (s *Service) Confirmed(userID string, id events.ID) {
 	s.stats.receipts.Add(1)
 	if s.raise(userID, id) && s.cfg.OnReceipt != nil {
-		s.cfg.OnReceipt(max(0, s.cfg.Now().Sub(time.UnixMilli(int64(id.Ms)))))
+		s.cfg.OnReceipt(max(0, time.Since(time.UnixMilli(int64(id.Ms)))))
 	}
 }
 
@@ -46,8 +39,7 @@ func (s *Service) raise(userID string, id events.ID) bool {
 	}
 	r.mu.Unlock()
 	if rises {
-		r.release(userID, id)
-		notify(r.wake)
+		r.tell(userID, id, events.ID{})
 	}
 	return rises
 }
@@ -57,6 +49,21 @@ func (r *receipts) known(userID string) events.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.cursors[userID]
+}
+
+// flushReceipts hands all cursors to the store, step by step.
+func (s *Service) flushReceipts(ctx context.Context) error {
+	for {
+		batch := s.receipts.take()
+		if len(batch) == 0 {
+			return nil
+		}
+		err := s.store.Confirm(ctx, batch)
+		s.receipts.saved(batch, err == nil)
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // settleBatch is how many cursors one call to the store raises.
@@ -90,45 +97,19 @@ func (r *receipts) saved(batch []Cursor, stored bool) {
 	}
 }
 
-func (s *Service) runReceipts(ctx context.Context) {
-	failing := false
-	for {
-		select {
-		case <-s.receipts.wake:
-		case <-ctx.Done():
-			return
-		}
-		if !pause(ctx, s.cfg.WriteBehind) {
-			return // Close flushes
-		}
-		err := s.inBackground(ctx, s.flushReceipts)
-		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Logger.Warn("receipts could not be stored, will try again", "error", err)
-		}
-		if failing = err != nil; failing {
-			notify(s.receipts.wake)
-		}
+// PublishAndWait is Publish, followed for messages by waiting, for at most d, until a client of the user has confirmed it:
+// delivered says whether one did. For what is never confirmed waited is false.
+func (s *Service) PublishAndWait(ctx context.Context, ev events.Event, d time.Duration) (res Result, delivered, waited bool, err error) {
+	w := s.receipts.watch(ev.UserID) // before the emission, which may be confirmed at once
+	defer s.receipts.forget(ev.UserID, w)
+	if res, err = s.Publish(ctx, ev); err != nil || res.Status == StatusIgnored || !ev.Kind.Logged() {
+		return res, false, false, err
 	}
-}
-
-// flushReceipts hands all cursors to the store, step by step.
-func (s *Service) flushReceipts(ctx context.Context) error {
-	for {
-		batch := s.receipts.take()
-		if len(batch) == 0 {
-			return nil
-		}
-		err := s.store.Confirm(ctx, batch)
-		s.receipts.saved(batch, err == nil)
-		if err != nil {
-			return err
-		}
-	}
+	return res, s.await(ctx, ev.UserID, w, res, d), true, nil
 }
 
 // watcher is a worker that waits for a receipt. It is guarded by receipts.mu.
 type watcher struct {
-	user      string
 	place     events.ID // of the message; zero until it is known
 	confirmed events.ID // the highest cursor since the watcher is there
 	dropped   events.ID // up to where retention has dropped messages since
@@ -145,63 +126,50 @@ func (w *watcher) outcome() (delivered, lost bool) {
 }
 
 // watch begins to look at a user's cursor.
-func (r *receipts) watch(user string) *watcher {
-	w := &watcher{user: user, changed: make(chan struct{}, 1)}
+func (r *receipts) watch(userID string) *watcher {
+	w := &watcher{changed: make(chan struct{}, 1)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.watchers[user] = append(r.watchers[user], w)
+	if r.watchers[userID] == nil {
+		r.watchers[userID] = make(map[*watcher]struct{})
+	}
+	r.watchers[userID][w] = struct{}{}
 	return w
 }
 
-func (r *receipts) forget(w *watcher) {
+func (r *receipts) forget(userID string, w *watcher) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	others := r.watchers[w.user]
-	for i, other := range others {
-		if other == w {
-			others[i] = others[len(others)-1]
-			others[len(others)-1] = nil
-			others = others[:len(others)-1]
-			break
-		}
-	}
-	if len(others) == 0 {
-		delete(r.watchers, w.user)
-	} else {
-		r.watchers[w.user] = others
+	if delete(r.watchers[userID], w); len(r.watchers[userID]) == 0 {
+		delete(r.watchers, userID)
 	}
 }
 
-// release tells those who look at a user's cursor that it has been raised.
-func (r *receipts) release(userID string, confirmed events.ID) {
+// tell tells those who look at a user's cursor up to where messages have been confirmed, or dropped, as of now. No client is
+// shown any more what was dropped first.
+func (r *receipts) tell(userID string, confirmed, dropped events.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, w := range r.watchers[userID] {
-		if delivered, lost := w.outcome(); !delivered && !lost && confirmed.Compare(w.confirmed) > 0 {
+	for w := range r.watchers[userID] {
+		if delivered, lost := w.outcome(); delivered || lost {
+			continue
+		}
+		if confirmed.Compare(w.confirmed) > 0 {
 			w.confirmed = confirmed
-			notify(w.changed)
 		}
-	}
-}
-
-// drop tells them that messages up to there are gone: no client will be shown them any more.
-func (r *receipts) drop(userID string, upTo events.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, w := range r.watchers[userID] {
-		if upTo.Compare(w.dropped) > 0 {
-			w.dropped = upTo
-			notify(w.changed)
+		if dropped.Compare(w.dropped) > 0 {
+			w.dropped = dropped
 		}
+		notify(w.changed)
 	}
 }
 
 // await waits until the message of a result is confirmed, for at most d.
-func (s *Service) await(ctx context.Context, w *watcher, res Result, d time.Duration) (delivered bool) {
+func (s *Service) await(ctx context.Context, userID string, w *watcher, res Result, d time.Duration) (delivered bool) {
 	s.receipts.mu.Lock()
 	w.place = res.ID
 	s.receipts.mu.Unlock()
-	if res.Repeated && (res.ID.Compare(s.receipts.known(w.user)) <= 0 || s.ask(ctx, w.user, res.ID)) {
+	if res.Repeated && (res.ID.Compare(s.receipts.known(userID)) <= 0 || s.ask(ctx, userID, res.ID)) {
 		return true // its receipt came before the watcher
 	}
 	timer := time.NewTimer(d)
@@ -217,7 +185,7 @@ func (s *Service) await(ctx context.Context, w *watcher, res Result, d time.Dura
 		case <-w.changed:
 			continue
 		case <-timer.C:
-			return s.ask(ctx, w.user, res.ID)
+			return s.ask(ctx, userID, res.ID)
 		case <-s.closing:
 		case <-ctx.Done():
 		}

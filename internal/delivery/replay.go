@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"jobwire/internal/events"
@@ -23,6 +24,13 @@ type Sink interface {
 	// Buffered is the number of bytes that wait to be written.
 	Buffered() int
 }
+
+var (
+	// ErrSinkClosed ends a replay whose socket is gone.
+	ErrSinkClosed = errors.New("the socket closed during its replay")
+	// ErrReplayStalled ends a replay whose client takes nothing any more.
+	ErrReplayStalled = errors.New("the client read nothing during its replay")
+)
 
 // Replay is what a socket must see before it goes live.
 type Replay struct {
@@ -59,7 +67,7 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	st.shard.mu.Unlock()
 
 	joined := make(chan events.ID, 1)
-	s.do(st, func(st *stream) {
+	s.do(st, func() {
 		if st.place.Compare(delivered) < 0 {
 			st.place = delivered
 		}
@@ -144,7 +152,7 @@ func (r *Replay) Run(ctx context.Context) error {
 	}
 	r.page = Page{}
 	live := make(chan struct{})
-	s.do(r.stream, func(*stream) {
+	s.do(r.stream, func() {
 		r.sink.Live(until)
 		close(live)
 	})
@@ -156,9 +164,17 @@ func (r *Replay) Run(ctx context.Context) error {
 	}
 }
 
+// read reads the next page.
 func (r *Replay) read(ctx context.Context) (err error) {
-	r.page, err = read(r.service, ctx, func() (Page, error) { return r.service.store.Read(ctx, r.query) })
-	return err
+	s := r.service
+	if err := s.beginRead(ctx); err != nil {
+		return err
+	}
+	defer s.endRead()
+	if r.page, err = s.store.Read(ctx, r.query); err != nil {
+		return s.failed(ctx, err)
+	}
+	return nil
 }
 
 // writable waits until the socket's queue has room. The engine does not tell when it has written, so this looks again after
@@ -173,7 +189,7 @@ func (r *Replay) writable(ctx context.Context) error {
 	pause := shortest
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	moved := s.cfg.Now()
+	moved := time.Now()
 	for {
 		select {
 		case <-timer.C:
@@ -187,8 +203,8 @@ func (r *Replay) writable(ctx context.Context) error {
 			return nil
 		}
 		if now < level {
-			moved, pause = s.cfg.Now(), shortest
-		} else if s.cfg.Now().Sub(moved) > s.cfg.ReplayStall {
+			moved, pause = time.Now(), shortest
+		} else if time.Since(moved) > s.cfg.ReplayStall {
 			return ErrReplayStalled
 		}
 		level = now

@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/events"
@@ -87,6 +90,36 @@ type Delivery struct {
 	Emission *Emission
 }
 
+// Emission tells a publisher what became of one delivery at the feeds of its own process. The store that made it waits for
+// it before it answers.
+type Emission struct {
+	pending sync.WaitGroup
+	sockets atomic.Int64
+	held    atomic.Bool
+}
+
+// Expect announces that so many feeds will be handed the delivery, and each will Tell.
+func (e *Emission) Expect(feeds int) { e.pending.Add(feeds) }
+
+// Tell says, for one feed, to how many sockets the delivery was emitted, or that it is held back for later. A nil Emission
+// does not want to know.
+func (e *Emission) Tell(sockets int, held bool) {
+	if e == nil {
+		return
+	}
+	e.sockets.Add(int64(sockets))
+	if held {
+		e.held.Store(true)
+	}
+	e.pending.Done()
+}
+
+// Wait returns what all feeds have told together.
+func (e *Emission) Wait() (sockets int, held bool) {
+	e.pending.Wait()
+	return int(e.sockets.Load()), e.held.Load()
+}
+
 // Limits is what a store retains of each user. The zero value of a field means its default.
 type Limits struct {
 	Retention     time.Duration // age of messages, jobs without a new event, and idempotency keys; 24 h
@@ -99,17 +132,14 @@ type Limits struct {
 
 // WithDefaults fills in the defaults.
 func (l Limits) WithDefaults() Limits {
-	if l.Retention <= 0 {
-		l.Retention = 24 * time.Hour
+	return Limits{
+		Retention:     cmp.Or(l.Retention, 24*time.Hour),
+		Messages:      cmp.Or(l.Messages, 1000),
+		MessagesBytes: cmp.Or(l.MessagesBytes, 4<<20),
+		Jobs:          cmp.Or(l.Jobs, 1000),
+		JobsBytes:     cmp.Or(l.JobsBytes, 4<<20),
+		Keys:          cmp.Or(l.Keys, 10_000),
 	}
-	for field, value := range map[*int]int{
-		&l.Messages: 1000, &l.MessagesBytes: 4 << 20, &l.Jobs: 1000, &l.JobsBytes: 4 << 20, &l.Keys: 10_000,
-	} {
-		if *field <= 0 {
-			*field = value
-		}
-	}
-	return l
 }
 
 // Entry is one event to decide about. Its UserID is that of the call.
