@@ -30,6 +30,9 @@ var (
 	ErrSinkClosed = errors.New("the socket closed during its replay")
 	// ErrReplayStalled ends a replay whose client takes nothing any more.
 	ErrReplayStalled = errors.New("the client read nothing during its replay")
+	// ErrReplayOvertaken ends a replay of which retention took messages before they were sent. Its client was told that it
+	// misses nothing; when it comes back, its offset does not count any more, and it is told so.
+	ErrReplayOvertaken = errors.New("retention dropped messages during their replay")
 )
 
 // Replay is what a socket must see before it goes live.
@@ -148,6 +151,9 @@ func (r *Replay) Run(ctx context.Context) error {
 		}
 		if err := r.read(ctx); err != nil {
 			return err
+		}
+		if r.Recovered && !r.page.Recovered {
+			return ErrReplayOvertaken
 		}
 	}
 	r.page = Page{}

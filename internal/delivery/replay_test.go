@@ -439,6 +439,57 @@ func TestReplayInPages(t *testing.T) {
 	})
 }
 
+// What retention takes during a replay, before it was sent: a client that was told it misses nothing comes back, and is told.
+func TestReplayIsOvertakenByRetention(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tab   func(w *world, first events.ID) *sink
+		again bool
+	}{
+		{"an offset that counts", func(w *world, first events.ID) *sink { return w.back("ann", first.String()) }, true},
+		{"an offset that does not", func(w *world, _ events.ID) *sink { return w.back("ann", "1-0") }, false},
+		{"no offset", func(w *world, _ events.ID) *sink { return w.socket("ann") }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ref := newReference()
+				ref.limits.Messages = 300
+				w := beginOn(t, delivery.Config{}, ref)
+				first := w.publish(note(`0`)).ID
+				for i := 1; i < 300; i++ {
+					w.publish(note(fmt.Sprint(i)))
+				}
+				k := c.tab(w, first)
+				sent := 0
+				k.onFrame = func(frame) {
+					if sent++; sent == 10 {
+						for range 250 {
+							w.publish(note(`"more"`))
+						}
+					}
+				}
+				r, err := w.Open(context.Background(), k)
+				if err == nil {
+					err = r.Run(context.Background())
+				}
+				if again := errors.Is(err, delivery.ErrReplayOvertaken); again != c.again || !again && err != nil {
+					t.Errorf("the replay ended with %v", err)
+				}
+				got := k.frames()
+				w.bye(k)
+				if c.again {
+					k = w.back("ann", got[len(got)-1].id.String())
+					if r := w.connect(k); r.Recovered || len(k.frames()) != 300 {
+						t.Errorf("as it comes back: recovered %v, %d frames", r.Recovered, len(k.frames()))
+					}
+					w.bye(k)
+				}
+				w.end()
+			})
+		})
+	}
+}
+
 func TestReplayEndsWithoutItsSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, delivery.Config{ReplayWindow: 1000, ReplayStall: 5 * time.Second})

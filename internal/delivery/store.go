@@ -228,7 +228,8 @@ type Page struct {
 	Records []Record // in the order of places
 	// Place is the user's last place when the first page was read: the replay shows what was up to there.
 	Place events.ID
-	// Recovered is false when the query had an offset that does not count: what the client has missed is not known.
+	// Recovered is false when the query had an offset that does not count, or retention has taken a message after it before
+	// this page could have it: what the client has missed is not known.
 	Recovered bool
 	Next      *QueryState // for the next page; nil when there is none
 }
