@@ -42,7 +42,7 @@ func (s *Service) runWatchdog(ctx context.Context) {
 				stalled, err = s.store.Stall(ctx, stallBatch)
 				return err
 			})
-			s.stats.stalled.Add(uint64(stalled))
+			s.stats.Stalled.Add(uint64(stalled))
 		}
 		return err
 	})
@@ -76,7 +76,7 @@ func (s *Service) inBackground(ctx context.Context, call func(context.Context) e
 	defer cancel()
 	err := call(bounded)
 	if err != nil && ctx.Err() == nil {
-		s.stats.storeFailures.Add(1)
+		s.stats.StoreFailures.Add(1)
 	}
 	return err
 }
@@ -109,9 +109,9 @@ func (s *Service) dropped(userID string, d Dropped) {
 	if d.Messages == 0 && d.Jobs == 0 {
 		return
 	}
-	s.stats.dropped.Add(uint64(d.Messages))
-	s.stats.lost.Add(uint64(d.Unconfirmed))
-	s.stats.jobs.Add(uint64(d.Jobs))
+	s.stats.Dropped.Add(uint64(d.Messages))
+	s.stats.Lost.Add(uint64(d.Unconfirmed))
+	s.stats.JobsDropped.Add(uint64(d.Jobs))
 	s.receipts.tell(userID, events.ID{}, d.UpTo)
 	lost := d.Unconfirmed + d.Running
 	if lost == 0 {

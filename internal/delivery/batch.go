@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"jobwire/internal/events"
@@ -14,49 +15,38 @@ const batchUsers = 64
 // of the events. A bad event fails alone, and so do the events of a user that cannot be stored; the error says that none of
 // the users' could.
 func (s *Service) PublishBatch(ctx context.Context, evs []events.Event) ([]Answer, error) {
-	type share struct {
-		entries []Entry
-		at      []int // where the answers belong
-		answers []Answer
-		err     error
-	}
-	shares := make(map[string]*share)
-	var order []*share
+	byUser := make(map[string][]int) // where in evs
+	var users []string
 	for i, ev := range evs {
-		sh := shares[ev.UserID]
-		if sh == nil {
-			sh = new(share)
-			shares[ev.UserID] = sh
-			order = append(order, sh)
+		if byUser[ev.UserID] == nil {
+			users = append(users, ev.UserID)
 		}
-		sh.entries = append(sh.entries, entryOf(ev))
-		sh.at = append(sh.at, i)
+		byUser[ev.UserID] = append(byUser[ev.UserID], i)
 	}
+	answers := make([]Answer, len(evs))
+	errs := make([]error, len(users))
 	slots := make(chan struct{}, batchUsers)
 	var calls sync.WaitGroup
-	for _, sh := range order {
+	for u, user := range users {
 		slots <- struct{}{}
 		calls.Go(func() {
 			defer func() { <-slots }()
-			sh.answers = make([]Answer, len(sh.entries))
-			sh.err = s.publish(ctx, sh.entries[0].UserID, sh.entries, sh.answers)
+			at := byUser[user]
+			entries, own := make([]Entry, len(at)), make([]Answer, len(at))
+			for k, i := range at {
+				entries[k] = entryOf(evs[i])
+			}
+			errs[u] = s.publish(ctx, user, entries, own)
+			for k, i := range at {
+				if answers[i] = own[k]; errs[u] != nil {
+					answers[i] = Answer{Err: errs[u]}
+				}
+			}
 		})
 	}
 	calls.Wait()
-	answers := make([]Answer, len(evs))
-	failed := 0
-	for _, sh := range order {
-		if sh.err != nil {
-			failed++
-		}
-		for k, at := range sh.at {
-			if answers[at] = sh.answers[k]; sh.err != nil {
-				answers[at] = Answer{Err: sh.err}
-			}
-		}
-	}
-	if failed > 0 && failed == len(order) {
-		return nil, order[0].err
+	if len(errs) > 0 && !slices.Contains(errs, nil) {
+		return nil, errs[0]
 	}
 	return answers, nil
 }

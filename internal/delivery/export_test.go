@@ -18,7 +18,7 @@ func (s *Service) Idle() (left string) {
 	}
 	s.throttles.mu.Unlock()
 	s.receipts.mu.Lock()
-	if n := len(s.receipts.cursors) + len(s.receipts.unsaved) + len(s.receipts.watchers); n > 0 {
+	if n := len(s.receipts.cursors) + len(s.receipts.watchers); n > 0 {
 		left += fmt.Sprintf("%d receipts and watchers; ", n)
 	}
 	s.receipts.mu.Unlock()

@@ -58,7 +58,7 @@ func (s *Service) publish(ctx context.Context, userID string, entries []Entry, a
 	}
 	for i := range decisions {
 		d := &decisions[i]
-		s.stats.verdicts[d.Verdict].Add(1)
+		s.stats.Decided[d.Verdict].Add(1)
 		s.dropped(userID, d.Dropped)
 		answers[i] = d.answer()
 	}
@@ -125,7 +125,7 @@ func (s *Service) run(st *stream) {
 // that is still held back of its job.
 func (s *Service) emit(st *stream, d *Delivery) {
 	if d.Place.Compare(st.place) <= 0 {
-		s.stats.disorder.Add(1) // what is shown already; a store that works does not deliver it
+		s.stats.Disorder.Add(1) // what is shown already; a store that works does not deliver it
 		d.Emission.Tell(0, false)
 		return
 	}
@@ -133,7 +133,7 @@ func (s *Service) emit(st *stream, d *Delivery) {
 	t := st.throttles[d.JobID]
 	if t != nil && d.Kind == events.Progress {
 		t.held = d
-		s.stats.coalesced.Add(1)
+		s.stats.Coalesced.Add(1)
 		d.Emission.Tell(0, true)
 	} else {
 		switch {
@@ -170,7 +170,7 @@ func (s *Service) send(st *stream, d *Delivery) (sockets int) {
 	*packet = events.AppendEncoded((*packet)[:0], d.Name, d.Data, id)
 	sockets = s.emitter.Emit(st.user, *packet, d.Place, d.Kind.Logged())
 	s.packets.Put(packet)
-	s.stats.emitted.Add(1)
+	s.stats.Emitted.Add(1)
 	return sockets
 }
 

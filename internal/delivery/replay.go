@@ -70,13 +70,14 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	st.shard.mu.Unlock()
 
 	joined := make(chan events.ID, 1)
-	s.do(st, func() {
+	s.put(st, task{call: func() (taken bool) {
 		if st.place.Compare(delivered) < 0 {
 			st.place = delivered
 		}
 		sink.Join()
 		joined <- st.place
-	})
+		return false
+	}})
 	r := &Replay{service: s, stream: st, sink: sink, Recovered: true}
 	r.query = Query{UserID: user, Limit: replayEvents, Bytes: s.cfg.ReplayWindow}
 	select {
@@ -94,10 +95,10 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 		return nil, err
 	}
 	r.Recovered = r.Recovered && r.page.Recovered
-	s.stats.replays.Add(1)
+	s.stats.Replays.Add(1)
 	switch {
 	case !r.Recovered:
-		s.stats.unrecovered.Add(1)
+		s.stats.Unrecovered.Add(1)
 	case r.query.HasOffset:
 		s.raise(user, r.query.Offset) // what a client saw before it came is confirmed, too
 	}
@@ -144,7 +145,7 @@ func (r *Replay) Run(ctx context.Context) error {
 			if !r.sink.Emit(events.Encode(rec.Name, rec.Data, id), id) {
 				return ErrSinkClosed
 			}
-			s.stats.replayed.Add(1)
+			s.stats.Replayed.Add(1)
 		}
 		if r.query.Next = r.page.Next; r.query.Next == nil {
 			break
@@ -158,10 +159,11 @@ func (r *Replay) Run(ctx context.Context) error {
 	}
 	r.page = Page{}
 	live := make(chan struct{})
-	s.do(r.stream, func() {
+	s.put(r.stream, task{call: func() (taken bool) {
 		r.sink.Live(until)
 		close(live)
-	})
+		return false
+	}})
 	select {
 	case <-live:
 		return nil
@@ -186,35 +188,26 @@ func (r *Replay) read(ctx context.Context) (err error) {
 // writable waits until the socket's queue has room. The engine does not tell when it has written, so this looks again after
 // a short while, less and less often while nothing moves.
 func (r *Replay) writable(ctx context.Context) error {
-	s := r.service
-	level := r.sink.Buffered()
-	if level < s.cfg.ReplayWindow {
-		return nil
-	}
 	const shortest, longest = 2 * time.Millisecond, 100 * time.Millisecond
-	pause := shortest
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	moved := time.Now()
-	for {
+	s, wait, moved := r.service, shortest, time.Now()
+	for level := r.sink.Buffered(); level >= s.cfg.ReplayWindow; {
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.closing:
 			return ErrClosed
 		}
 		now := r.sink.Buffered()
-		if now < s.cfg.ReplayWindow {
-			return nil
-		}
-		if now < level {
-			moved, pause = time.Now(), shortest
-		} else if time.Since(moved) > s.cfg.ReplayStall {
+		switch {
+		case now < level:
+			wait, moved = shortest, time.Now()
+		case time.Since(moved) > s.cfg.ReplayStall:
 			return ErrReplayStalled
+		default:
+			wait = min(2*wait, longest)
 		}
 		level = now
-		pause = min(pause*2, longest)
-		timer.Reset(pause)
 	}
+	return nil
 }

@@ -70,7 +70,7 @@ func TestReplayOfMessages(t *testing.T) {
 		}
 		w.bye(k)
 	}
-	if st := w.Stats(); st.Replays != 13 || st.Unrecovered != 10 {
+	if st := w.Stats(); st.Replays.Load() != 13 || st.Unrecovered.Load() != 10 {
 		t.Errorf("stats %+v", st)
 	}
 	w.end()

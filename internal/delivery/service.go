@@ -67,7 +67,7 @@ type Service struct {
 	store       Store
 	emitter     Emitter
 	unsubscribe func()
-	stats       counters
+	stats       Stats
 
 	streams   streams
 	throttles throttles
@@ -201,7 +201,7 @@ func (s *Service) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	s.stats.storeFailures.Add(1)
+	s.stats.StoreFailures.Add(1)
 	return unavailable(err)
 }
 
@@ -215,52 +215,22 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrStoreUnavailable, err)
 }
 
-type counters struct {
-	verdicts                                     [KeyReused + 1]atomic.Uint64
-	emitted, coalesced, stalled, receipts        atomic.Uint64
-	replays, unrecovered, replayed               atomic.Uint64
-	dropped, lost, jobs, storeFailures, disorder atomic.Uint64
-}
-
-// Stats are counters since the start, of this process.
+// Stats are counters since the start, of this process; they go on.
 type Stats struct {
-	Published     uint64 // events accepted from workers
-	Ignored       uint64 // events that changed nothing: late progress, earlier attempts
-	Repeated      uint64 // answered from an idempotency key
-	Refused       uint64 // idempotency keys reused with another body
-	Emitted       uint64 // emissions to the sockets of a user
-	Coalesced     uint64 // progress held back
-	Stalled       uint64 // job_stalled events
-	Receipts      uint64 // confirmations by clients
-	Replays       uint64 // sockets that attached
-	Unrecovered   uint64 // of them, those whose offset did not count
-	Replayed      uint64 // events sent in replays
-	Dropped       uint64 // messages that retention removed
-	Lost          uint64 // of them, those that no client had confirmed
-	JobsDropped   uint64 // job records that retention removed
-	StoreFailures uint64 // calls that the store failed
-	Disorder      uint64 // deliveries that came below the place of an earlier one and were left out
+	Decided       [KeyReused + 1]atomic.Uint64 // events of workers, by what the store decided
+	Emitted       atomic.Uint64                // emissions to the sockets of a user
+	Coalesced     atomic.Uint64                // progress held back
+	Stalled       atomic.Uint64                // job_stalled events
+	Receipts      atomic.Uint64                // confirmations by clients
+	Replays       atomic.Uint64                // sockets that attached
+	Unrecovered   atomic.Uint64                // of them, those whose offset did not count
+	Replayed      atomic.Uint64                // events sent in replays
+	Dropped       atomic.Uint64                // messages that retention removed
+	Lost          atomic.Uint64                // of them, those that no client had confirmed
+	JobsDropped   atomic.Uint64                // job records that retention removed
+	StoreFailures atomic.Uint64                // calls that the store failed
+	Disorder      atomic.Uint64                // deliveries that came below the place of an earlier one and were left out
 }
 
-// Stats reads the counters.
-func (s *Service) Stats() Stats {
-	c := &s.stats
-	return Stats{
-		Published:     c.verdicts[Accepted].Load(),
-		Ignored:       c.verdicts[Ignored].Load(),
-		Repeated:      c.verdicts[Repeated].Load(),
-		Refused:       c.verdicts[KeyReused].Load(),
-		Emitted:       c.emitted.Load(),
-		Coalesced:     c.coalesced.Load(),
-		Stalled:       c.stalled.Load(),
-		Receipts:      c.receipts.Load(),
-		Replays:       c.replays.Load(),
-		Unrecovered:   c.unrecovered.Load(),
-		Replayed:      c.replayed.Load(),
-		Dropped:       c.dropped.Load(),
-		Lost:          c.lost.Load(),
-		JobsDropped:   c.jobs.Load(),
-		StoreFailures: c.storeFailures.Load(),
-		Disorder:      c.disorder.Load(),
-	}
-}
+// Stats are the counters, for reading.
+func (s *Service) Stats() *Stats { return &s.stats }

@@ -87,7 +87,7 @@ func (ss *streams) of(user string) *stream {
 	return sh.byUser[user]
 }
 
-// put lines up a task, and runs the stream if nobody does. A stream that is gone takes none.
+// put lines up a task, and runs the stream if nobody does: the task may have been run before. A stream that is gone takes none.
 func (s *Service) put(st *stream, t task) {
 	st.shard.mu.Lock()
 	run := st.add(t)
@@ -95,11 +95,6 @@ func (s *Service) put(st *stream, t task) {
 	if run {
 		s.run(st)
 	}
-}
-
-// do runs call in the user's stream. It may have returned before.
-func (s *Service) do(st *stream, call func()) {
-	s.put(st, task{call: func() bool { call(); return false }})
 }
 
 // add lines up a task. True asks the caller to run the stream. The shard's lock is held.
