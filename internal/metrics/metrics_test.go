@@ -18,6 +18,7 @@ import (
 	"jobwire/internal/delivery"
 	"jobwire/internal/engine"
 	"jobwire/internal/realtime"
+	"jobwire/internal/store/embedded"
 	"jobwire/middleware"
 )
 
@@ -54,8 +55,8 @@ func full() *Registry {
 			}
 		},
 		Delivery: func() *delivery.Stats { return sent },
-		Store: func() StoreStats {
-			return StoreStats{Syncs: 46, Failures: 47, Size: 48, Free: 49, UnwrittenUsers: 50, Failing: true}
+		Store: func() embedded.Stats {
+			return embedded.Stats{Syncs: 46, Failures: 47, Size: 48, Free: 49, Unwritten: 50, Failing: true}
 		},
 		UsersOnline:       func() int { return 51 },
 		HandshakesRefused: func() uint64 { return 52 },

@@ -5,6 +5,7 @@ import (
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/realtime"
+	"jobwire/internal/store/embedded"
 )
 
 // Parts are where the numbers come from. Its functions are called once a scrape, at the same time when scrapes overlap, and
@@ -12,18 +13,10 @@ import (
 type Parts struct {
 	Hub         func() realtime.Stats
 	Delivery    func() *delivery.Stats
-	Store       func() StoreStats // nil for a store without a disk
+	Store       func() embedded.Stats // nil for a store without a disk
 	UsersOnline func() int
 	// HandshakesRefused and OriginsRefused count what did not reach the hub.
 	HandshakesRefused, OriginsRefused func() uint64
-}
-
-// StoreStats are the numbers of a store on a disk.
-type StoreStats struct {
-	Syncs, Failures uint64 // syncs that were done, and others that failed
-	Size, Free      int64  // bytes that the store takes, and bytes that the file system has left
-	UnwrittenUsers  int    // users with progress or receipts that were not written yet
-	Failing         bool   // the disk fails, and the next sync shows whether it goes again
 }
 
 // Describe implements prometheus.Collector. It describes nothing, since names and help stand once, in Collect; the registry
@@ -94,7 +87,7 @@ func (p Parts) Collect(metrics chan<- prometheus.Metric) {
 		map[string]uint64{"done": store.Syncs, "failed": store.Failures})
 	out.gauge("store_bytes", "Bytes that the store takes.", store.Size)
 	out.gauge("store_free_bytes", "Bytes of the store that are not in use any more and are being given back.", store.Free)
-	out.gauge("store_unwritten_users", "Users with progress or receipts that were not written yet.", int64(store.UnwrittenUsers))
+	out.gauge("store_unwritten_users", "Users with progress or receipts that were not written yet.", int64(store.Unwritten))
 	var failing int64
 	if store.Failing {
 		failing = 1
