@@ -151,16 +151,12 @@ type Entry struct {
 // Verdict is what the store decided.
 type Verdict uint8
 
+// What a store can decide.
 const (
-	// Accepted means that the event has the place Decision.Place, and was delivered to the feeds.
-	Accepted Verdict = iota
-	// Ignored means that it changes nothing, for Decision.Reason.
-	Ignored
-	// Repeated means that its idempotency key came before with the same fingerprint: Place and Reason are those of the first
-	// call, whose place is zero if it was ignored. Nothing was stored now.
-	Repeated
-	// KeyReused means that its idempotency key came before with another fingerprint; nothing was stored.
-	KeyReused
+	Accepted  Verdict = iota // it has the place Decision.Place, and was delivered to the feeds
+	Ignored                  // it changes nothing, for Decision.Reason
+	Repeated                 // its key came before with this fingerprint: Place and Reason are those of the first call
+	KeyReused                // its key came before with another fingerprint
 )
 
 // Reasons of an ignored event.

@@ -48,58 +48,51 @@ func (ts *throttles) add(t *throttle, at time.Time) {
 	ts.queue.push(expiry{t, at})
 	ts.mu.Unlock()
 	if empty {
-		notify(ts.wake)
+		select {
+		case ts.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// expired takes the throttles whose interval is over at that time, and tells how long the next one lasts.
-func (ts *throttles) expired(now time.Time, expired []*throttle) (_ []*throttle, wait time.Duration) {
+// next takes a throttle whose interval is over at that time. If there is none, it tells how long the next one lasts, 0 for ever.
+func (ts *throttles) next(now time.Time) (t *throttle, wait time.Duration) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for !ts.queue.empty() {
-		if wait = ts.queue.front().at.Sub(now); wait > 0 {
-			return expired, wait
-		}
-		expired = append(expired, ts.queue.pop().throttle)
+	if ts.queue.empty() {
+		return nil, 0
 	}
-	return expired, time.Hour
+	if wait = ts.queue.front().at.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	return ts.queue.pop().throttle, 0
 }
 
-// throttleSteps is how often within an interval the scheduler looks at most; an interval may last so much longer.
+// expire ends the intervals that are over at a time, and tells how long the next one lasts, 0 for ever.
+func (s *Service) expire(now time.Time) time.Duration {
+	for {
+		t, wait := s.throttles.next(now)
+		if t == nil {
+			return wait
+		}
+		s.put(t.stream, task{expired: t})
+	}
+}
+
+// throttleSteps is how often within an interval the scheduler looks at most, or a busy node would be woken for every event; an
+// interval may last so much longer.
 const throttleSteps = 20
 
 // runThrottles ends intervals, and all of them when ctx ends.
 func (s *Service) runThrottles(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var expired []*throttle
-	for closing := false; ; {
-		now := time.Now()
-		if closing {
-			now = now.Add(s.cfg.Coalesce)
-		}
-		var wait time.Duration
-		expired, wait = s.throttles.expired(now, expired[:0])
-		for i, t := range expired {
-			s.put(t.stream, task{expired: t})
-			expired[i] = nil
-		}
-		if closing {
-			return
-		}
-		timer.Reset(max(wait, s.cfg.Coalesce/throttleSteps)) // or a busy node would be woken for every event
+	for ctx.Err() == nil {
 		select {
-		case <-timer.C:
 		case <-s.throttles.wake:
 		case <-ctx.Done():
-			closing = true
+		}
+		for wait := s.expire(time.Now()); wait > 0 && pause(ctx, max(wait, s.cfg.Coalesce/throttleSteps)); {
+			wait = s.expire(time.Now())
 		}
 	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	s.expire(time.Now().Add(s.cfg.Coalesce))
 }
