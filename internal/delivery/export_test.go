@@ -4,14 +4,11 @@ import "fmt"
 
 // Idle says what of any user is in memory; "" when nothing is.
 func (s *Service) Idle() (left string) {
-	for i := range s.streams.shards {
-		sh := &s.streams.shards[i]
-		sh.mu.Lock()
-		for user, st := range sh.byUser {
-			left += fmt.Sprintf("stream of %s with %d sockets; ", user, st.sockets)
-		}
-		sh.mu.Unlock()
+	s.streams.mu.Lock()
+	for user, st := range s.streams.byUser {
+		left += fmt.Sprintf("stream of %s with %d sockets; ", user, st.sockets)
 	}
+	s.streams.mu.Unlock()
 	s.throttles.mu.Lock()
 	if !s.throttles.queue.empty() {
 		left += "intervals; "

@@ -72,10 +72,9 @@ var _ Feed = (*feed)(nil)
 
 // Deliver lines up an event for the user's sockets, if there are any here.
 func (f *feed) Deliver(d *Delivery) (run bool) {
-	sh := f.streams.shard(d.UserID)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if st := sh.byUser[d.UserID]; st != nil {
+	f.streams.mu.Lock()
+	defer f.streams.mu.Unlock()
+	if st := f.streams.byUser[d.UserID]; st != nil {
 		return st.add(task{delivery: d})
 	}
 	d.Emission.Tell(0, false)
@@ -100,7 +99,7 @@ const runShare = 32
 // run runs a stream until no task is left, or somebody else goes on.
 func (s *Service) run(st *stream) {
 	for n := 1; ; n++ {
-		t, ok := st.next()
+		t, ok := s.streams.next(st)
 		switch {
 		case !ok:
 			return

@@ -65,9 +65,9 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
-	st.shard.mu.Lock()
+	s.streams.mu.Lock()
 	st.follows++
-	st.shard.mu.Unlock()
+	s.streams.mu.Unlock()
 
 	joined := make(chan events.ID, 1)
 	s.put(st, task{call: func() (taken bool) {
@@ -107,13 +107,13 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 
 // Leave uncounts a socket, once for every Open.
 func (s *Service) Leave(userID string) {
-	st := s.streams.of(userID)
-	st.shard.mu.Lock()
+	s.streams.mu.Lock()
+	st := s.streams.byUser[userID]
 	st.sockets--
 	unfollows := max(0, st.follows-st.sockets) // more than one, when sockets have left while others were still on their way
 	st.follows -= unfollows
-	st.retire()
-	st.shard.mu.Unlock()
+	s.streams.retire(st)
+	s.streams.mu.Unlock()
 	for range unfollows {
 		s.store.Unfollow(userID)
 	}
@@ -123,8 +123,8 @@ func (s *Service) Leave(userID string) {
 const replayEvents = 128
 
 // Run sends the replay, never more than ReplayWindow ahead of what the socket has written, and lets the socket go live. It
-// returns ErrSinkClosed or ErrReplayStalled when the socket does not take it, the store's error when the next page cannot be
-// read, ctx's error when it ends; in all these cases the socket is not live and the caller closes it.
+// returns ErrSinkClosed or ErrReplayStalled when the socket does not take it, ErrReplayOvertaken, the store's error when the
+// next page cannot be read, ctx's error when it ends; in all these cases the socket is not live and the caller closes it.
 func (r *Replay) Run(ctx context.Context) error {
 	s := r.service
 	if !s.enter() {

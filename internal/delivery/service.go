@@ -97,13 +97,13 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 		cfg:       cfg,
 		store:     store,
 		emitter:   emitter,
+		streams:   streams{byUser: make(map[string]*stream)},
 		throttles: throttles{wake: make(chan struct{}, 1)},
 		receipts:  receipts{cursors: make(map[string]events.ID), watchers: make(map[string]map[*watcher]struct{})},
 		packets:   sync.Pool{New: func() any { return new([]byte) }},
 		reads:     make(chan struct{}, storeReads),
 		closing:   make(chan struct{}),
 	}
-	s.streams.init()
 	s.unsubscribe = store.Subscribe((*feed)(s))
 	loops, stop := context.WithCancel(context.Background())
 	s.stop = stop

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"hash/maphash"
 	"sync"
 
 	"jobwire/internal/events"
@@ -13,15 +12,13 @@ import (
 //
 // A stream exists while its user has a socket here, or a task is left. What the feed delivers to others needs none.
 type stream struct {
-	user  string
-	shard *streamShard
+	user string
 
-	// Guarded by shard.mu.
+	// Guarded by streams.mu.
 	sockets int // that were attached and have not left
 	follows int // calls of Store.Follow to take back, by the sockets that leave last
 	tasks   queue[task]
 	running bool
-	gone    bool // it is not in the shard any more
 
 	// Whoever runs the stream owns what follows.
 	place     events.ID            // of the newest delivery that was emitted, or held back
@@ -42,38 +39,19 @@ type waiting struct {
 	call  func()
 }
 
-const streamShards = 64
-
 type streams struct {
-	seed   maphash.Seed
-	shards [streamShards]streamShard
-}
-
-type streamShard struct {
-	mu     sync.Mutex // a leaf: nothing that waits or locks is called under it
+	mu     sync.Mutex // a leaf, and held for moments: nothing that waits or locks is called under it
 	byUser map[string]*stream
-}
-
-func (ss *streams) init() {
-	ss.seed = maphash.MakeSeed()
-	for i := range ss.shards {
-		ss.shards[i].byUser = make(map[string]*stream)
-	}
-}
-
-func (ss *streams) shard(user string) *streamShard {
-	return &ss.shards[maphash.String(ss.seed, user)%streamShards]
 }
 
 // attach counts a socket of a user, and makes the stream for the first.
 func (ss *streams) attach(user string) *stream {
-	sh := ss.shard(user)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	st := sh.byUser[user]
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	st := ss.byUser[user]
 	if st == nil {
-		st = &stream{user: user, shard: sh}
-		sh.byUser[user] = st
+		st = &stream{user: user}
+		ss.byUser[user] = st
 	}
 	st.sockets++
 	return st
@@ -81,27 +59,23 @@ func (ss *streams) attach(user string) *stream {
 
 // of returns the stream of a user, nil when there is none.
 func (ss *streams) of(user string) *stream {
-	sh := ss.shard(user)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return sh.byUser[user]
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.byUser[user]
 }
 
 // put lines up a task, and runs the stream if nobody does: the task may have been run before. A stream that is gone takes none.
 func (s *Service) put(st *stream, t task) {
-	st.shard.mu.Lock()
-	run := st.add(t)
-	st.shard.mu.Unlock()
+	s.streams.mu.Lock()
+	run := s.streams.byUser[st.user] == st && st.add(t)
+	s.streams.mu.Unlock()
 	if run {
 		s.run(st)
 	}
 }
 
-// add lines up a task. True asks the caller to run the stream. The shard's lock is held.
+// add lines up a task. True asks the caller to run the stream. The lock is held.
 func (st *stream) add(t task) (run bool) {
-	if st.gone {
-		return false
-	}
 	st.tasks.push(t)
 	run = !st.running
 	st.running = true
@@ -109,22 +83,21 @@ func (st *stream) add(t task) (run bool) {
 }
 
 // next takes the next task. Without one the caller no longer runs the stream.
-func (st *stream) next() (t task, ok bool) {
-	st.shard.mu.Lock()
-	defer st.shard.mu.Unlock()
+func (ss *streams) next(st *stream) (t task, ok bool) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
 	if st.tasks.empty() {
 		st.running = false
-		st.retire()
+		ss.retire(st)
 		return task{}, false
 	}
 	return st.tasks.pop(), true
 }
 
-// retire forgets a stream that is not needed. The shard's lock is held.
-func (st *stream) retire() {
+// retire forgets a stream that is not needed. The lock is held.
+func (ss *streams) retire(st *stream) {
 	if st.sockets == 0 && !st.running {
-		st.gone = true
-		delete(st.shard.byUser, st.user)
+		delete(ss.byUser, st.user)
 	}
 }
 

@@ -55,7 +55,7 @@ func (ts *throttles) add(t *throttle, at time.Time) {
 	}
 }
 
-// next takes a throttle whose interval is over at that time. If there is none, it tells how long the next one lasts, 0 for ever.
+// next takes a throttle whose interval is over at that time, or tells how long the next one lasts; 0 when there is none.
 func (ts *throttles) next(now time.Time) (t *throttle, wait time.Duration) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -68,7 +68,7 @@ func (ts *throttles) next(now time.Time) (t *throttle, wait time.Duration) {
 	return ts.queue.pop().throttle, 0
 }
 
-// expire ends the intervals that are over at a time, and tells how long the next one lasts, 0 for ever.
+// expire ends the intervals that are over at that time, and tells how long the next one lasts; 0 when there is none.
 func (s *Service) expire(now time.Time) time.Duration {
 	for {
 		t, wait := s.throttles.next(now)
