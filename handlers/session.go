@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -64,17 +63,15 @@ func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 	id := session.Identity()
 	replay, err := s.replayer.Open(ctx, sink{session})
 	if err != nil {
-		s.giveUp(session, err)
+		s.giveUp(session, "replay failed", err)
 		return
 	}
 	emit(session, events.Authenticated, greeting{newIdentity(id), replay.Recovered})
 
-	err = s.welcome(ctx, session)
-	if err == nil {
-		err = replay.Run(ctx)
-	}
-	if err != nil {
-		s.giveUp(session, err)
+	if err := s.welcome(ctx, session); err != nil {
+		s.giveUp(session, "presence failed", err)
+	} else if err := replay.Run(ctx); err != nil {
+		s.giveUp(session, "replay failed", err)
 	}
 }
 
@@ -83,18 +80,15 @@ func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 func (s *Sessions) welcome(ctx context.Context, session *realtime.Session) error {
 	id := session.Identity()
 	room, err := s.audience.Arrive(ctx, id.UserID, id.Tenant, session.ID())
-	if err == nil {
-		if room != "" {
-			session.Join(room)
-		}
-		err = s.audience.Welcome(ctx, id.UserID, id.Tenant, func(packet []byte) {
-			session.Emit(realtime.Message{Packet: packet})
-		})
-	}
 	if err != nil {
-		return fmt.Errorf("presence: %w", err)
+		return err
 	}
-	return nil
+	if room != "" {
+		session.Join(room)
+	}
+	return s.audience.Welcome(ctx, id.UserID, id.Tenant, func(packet []byte) {
+		session.Emit(realtime.Message{Packet: packet})
+	})
 }
 
 // Disconnected takes the socket out of presence. It comes after Connected has returned, and so after Arrive.
@@ -110,10 +104,10 @@ func (s *Sessions) Disconnected(session *realtime.Session, _ string) {
 // Confirmed passes a receipt on.
 func (s *Sessions) Confirmed(userID string, id events.ID) { s.replayer.Confirmed(userID, id) }
 
-// giveUp closes a socket that did not get its replay.
-func (s *Sessions) giveUp(session *realtime.Session, err error) {
+// giveUp closes a socket that cannot go live.
+func (s *Sessions) giveUp(session *realtime.Session, what string, err error) {
 	if !errors.Is(err, delivery.ErrSinkClosed) {
-		s.log.Warn("replay failed", "socket", session.ID(), "error", err)
+		s.log.Warn(what, "socket", session.ID(), "error", err)
 	}
 	session.Close(reasonReplayFailed)
 }

@@ -6,21 +6,19 @@ import (
 	"runtime/metrics"
 )
 
-// HeapFloor is the heap, in bytes, below which there is nothing to gain from
-// collecting garbage.
+// HeapFloor is the heap, in bytes, below which there is nothing to gain from collecting garbage.
 const HeapFloor = 64 << 20
 
-// KeepHeap lets the heap grow to floor bytes before it is collected, instead
-// of to twice what is live: on a small node Go would collect many times a
-// second to save a few megabytes. Above the floor everything is as ever. It
-// holds for the process and replaces what GOGC says.
+// KeepHeap lets the heap grow to floor bytes before it is collected, instead of to twice what is live: on a small node Go would
+// collect many times a second to save a few megabytes. Above the floor everything is as ever. It holds for the process and
+// replaces what GOGC says.
 func KeepHeap(floor uint64) {
 	h := &heap{floor: floor, percent: 100, live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}}}
 	collected(h)
 }
 
-// heap follows the live heap from one collection to the next. Only cleanups
-// touch it after KeepHeap, and those run one after the other.
+// heap follows the live heap from one collection to the next. Only cleanups touch it after KeepHeap, and those run one after
+// the other.
 type heap struct {
 	floor   uint64
 	percent int

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// serveProfiles offers Go's own profiles on the debug address, if there is
-// one. Config has seen to it that the address is on loopback.
+// serveProfiles offers Go's own profiles on the debug address, if there is one. Config has seen to it that it is on loopback.
 func (s *Server) serveProfiles() error {
 	if s.settings.DebugAddr == "" {
 		return nil

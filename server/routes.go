@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -11,12 +12,12 @@ import (
 
 	"jobwire/handlers"
 	"jobwire/internal/auth"
+	"jobwire/internal/metrics"
 	"jobwire/middleware"
 	webdemo "jobwire/web-demo"
 )
 
-// What the demo gives to whoever asks: tokens that are good for so long, and
-// so many requests a second to one address.
+// What the demo gives to whoever asks: tokens that are good for so long, and so many requests a second to one address.
 const (
 	demoTokenTTL = time.Hour
 	demoRate     = 20
@@ -51,7 +52,17 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 		proxies.ShowClient(),
 	).Any("", gin.WrapH(s.hub))
 
-	s.register(requests, origins, handshakes)
+	s.metrics.Register(metrics.Parts{
+		Hub:      s.hub.Stats,
+		Delivery: s.delivery.Stats,
+		Store:    s.store.Stats,
+		UsersOnline: func() int {
+			count, _ := s.presence.Count(context.Background()) // the store of this node never fails
+			return count
+		},
+		HandshakesRefused: handshakes.Refused,
+		OriginsRefused:    origins.Refused,
+	}, requests)
 	health := handlers.NewHealth(s, s.metrics.Handler())
 	probe := []string{http.MethodGet, http.MethodHead}
 	r.Match(probe, "/livez", handlers.Answer(health.Live))
@@ -82,27 +93,21 @@ func (s *Server) routes(keys *auth.Keys) (http.Handler, error) {
 			return nil, err
 		}
 		visits := middleware.NewLimiter(middleware.LimiterConfig{Rate: demoRate, Burst: 10 * demoRate}, proxies)
-		guarded := r.Group("/",
-			origins.Guard(handlers.Problem),
-			visits.Guard(handlers.Problem),
-		)
+		guarded := r.Group("/", origins.Guard(handlers.Problem), visits.Guard(handlers.Problem))
 		guarded.Any(webdemo.Path+"*path", gin.WrapH(demo))
 		guarded.Any(strings.TrimSuffix(webdemo.Path, "/"), gin.WrapH(demo))
 	}
 	return r, nil
 }
 
-// demo is the demo page. Only under --dev does it get a worker's key, and
-// then the server is on loopback.
+// demo is the demo page. Only under --dev does it get a worker's key, and then the server is on loopback.
 func (s *Server) demo() (http.Handler, error) {
 	minting := s.settings.Minting()
-	cfg := webdemo.Config{
-		Mint: func(userID, tenant string) (string, time.Time, error) {
-			expires := time.Now().Add(demoTokenTTL)
-			token, err := auth.Mint(minting, userID, tenant, demoTokenTTL, nil)
-			return token, expires, err
-		},
-	}
+	cfg := webdemo.Config{Mint: func(userID, tenant string) (string, time.Time, error) {
+		expires := time.Now().Add(demoTokenTTL)
+		token, err := auth.Mint(minting, userID, tenant, demoTokenTTL, nil)
+		return token, expires, err
+	}}
 	if s.settings.Dev {
 		cfg.APIKey = s.settings.APIKeys[0].Secret
 		cfg.LoopbackOnly = true

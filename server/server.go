@@ -1,6 +1,5 @@
-// Package server builds one jobwire node from its settings and runs it: the
-// store, delivery, presence, the hub with its sockets, and the HTTP API. In
-// flow settings and a listener; out flow logs and, at the end, one error.
+// Package server builds one jobwire node from its settings and runs it: the store, delivery, presence, the hub with its sockets,
+// and the HTTP API. In flow settings and a listener; out flow logs and, at the end, one error.
 package server
 
 import (
@@ -36,7 +35,6 @@ type Server struct {
 	delivery *delivery.Service
 	presence *presence.Service
 	hub      *realtime.Hub
-	sessions *handlers.Sessions
 	metrics  *metrics.Registry
 	http     *http.Server
 	debug    *http.Server // nil when nobody asked for profiles
@@ -66,7 +64,7 @@ func New(settings config.Settings, version string, log *slog.Logger) (*Server, e
 		Grace:    settings.PresenceGrace,
 		Audience: presence.Audience(settings.PresenceAudience),
 	}, out)
-	s.sessions = handlers.NewSessions(middleware.SocketAuth(verifier), s.presence, s.delivery, log)
+	sessions := handlers.NewSessions(middleware.SocketAuth(verifier), s.presence, s.delivery, log)
 	s.hub = realtime.New(realtime.Config{
 		HandshakeTimeout:   settings.HandshakeTimeout,
 		MaxUnauthenticated: settings.MaxUnauthenticated,
@@ -80,9 +78,9 @@ func New(settings config.Settings, version string, log *slog.Logger) (*Server, e
 			MaxQueue:     int(settings.MaxQueue),
 			MaxConns:     settings.MaxConnections,
 		},
-	}, s.sessions)
+	}, sessions)
 	out.hub = s.hub
-	handlers.RegisterClientEvents(s.hub, s.sessions, s.delivery, verifier)
+	handlers.RegisterClientEvents(s.hub, sessions, s.delivery, verifier)
 
 	routes, err := s.routes(keys)
 	if err != nil {
@@ -141,11 +139,9 @@ func (s *Server) Ready(context.Context) error {
 	return nil
 }
 
-// Serve answers on listener until ctx ends, then drains: it reports itself as
-// not ready, refuses new events and sockets, lets the workers' calls finish,
-// flushes what is held back, closes the sockets so that their clients
-// reconnect elsewhere by themselves, and the listener. It returns nil after a complete drain within the limit of
-// the settings, and has closed everything in any case.
+// Serve answers on listener until ctx ends, then drains: it reports itself as not ready, refuses new events and sockets, lets the
+// workers' calls finish, flushes what is held back, closes the sockets so that their clients reconnect elsewhere by themselves,
+// and the listener. It returns nil after a complete drain within the limit of the settings, and has closed everything in any case.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(listener) }()
@@ -172,10 +168,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// drain ends the node from the inside out. Delivery goes before the hub,
-// because what it still holds back needs the sockets; the hub goes before the
-// listener, because clients on long polls come for what is queued with new
-// requests. Meanwhile the hub refuses new sockets and delivery new events.
+// drain ends the node from the inside out. Delivery goes before the hub, because what it still holds back needs the sockets; the
+// hub goes before the listener, because clients on long polls come for what is queued with new requests. Meanwhile the hub
+// refuses new sockets and delivery new events.
 //
 // Each stage has half of the time that is left, so that none leaves the next without any. Clients that do not read, or do not
 // end their request, are cut off; that is no failure of the drain.
@@ -193,13 +188,11 @@ func (s *Server) drain(ctx context.Context) error {
 	return errors.Join(stage("flush", flushed), stage("close the store", s.store.Close()))
 }
 
-// within lets others end in half of the time that is left.
+// within lets others end in half of the time that is left until ctx's deadline.
 func (s *Server) within(ctx context.Context, what string, end func(context.Context) error) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
-		defer cancel()
-	}
+	deadline, _ := ctx.Deadline()
+	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+	defer cancel()
 	err := end(ctx)
 	if err != nil {
 		s.log.Warn("cut off at the end of the drain", "what", what, "error", err)

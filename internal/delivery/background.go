@@ -5,61 +5,68 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"jobwire/internal/events"
 )
 
-// storeTimeout bounds the calls to the store that no caller waits for.
-const storeTimeout = 10 * time.Second
+const (
+	storeTimeout = 10 * time.Second // bounds the calls to the store that no caller waits for
+	stallBatch   = 128              // stalled jobs that one call to the store takes
+	sweepPause   = 10 * time.Millisecond
+)
 
-// stallBatch is how many stalled jobs one call to the store takes.
-const stallBatch = 128
-
-// runWatchdog asks the store at a fixed pace to stall the jobs whose deadline has passed, those first whose deadline passed
-// while no process watched.
-func (s *Service) runWatchdog(ctx context.Context) {
-	failing := false
-	for pause(ctx, s.cfg.StallEvery) {
-		var err error
-		for stalled := stallBatch; stalled == stallBatch && err == nil; {
-			err = s.inBackground(ctx, func(ctx context.Context) (err error) {
-				stalled, err = s.store.Stall(ctx, stallBatch)
-				return err
-			})
-			s.stats.stalled.Add(uint64(stalled))
-		}
+// repeat makes a call at a fixed pace. Of failures in a row it logs the first.
+func (s *Service) repeat(ctx context.Context, pace time.Duration, warning string, call func(context.Context) error) {
+	for failing := false; pause(ctx, pace); {
+		err := call(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Logger.Warn("stalled jobs could not be looked for, will try again", "error", err)
+			s.cfg.Logger.Warn(warning, "error", err)
 		}
 		failing = err != nil
 	}
 }
 
-// runSweeper asks the store at a fixed pace to remove what is too old, with a breath between its steps, and logs what was lost.
+// runReceipts hands raised cursors to the store. Close does that for the last ones.
+func (s *Service) runReceipts(ctx context.Context) {
+	s.repeat(ctx, s.cfg.WriteBehind, "receipts could not be stored, will try again", func(ctx context.Context) error {
+		return s.inBackground(ctx, s.flushReceipts)
+	})
+}
+
+// runWatchdog asks the store to stall the jobs whose deadline has passed, those first whose deadline passed while no process
+// watched.
+func (s *Service) runWatchdog(ctx context.Context) {
+	s.repeat(ctx, s.cfg.StallEvery, "stalled jobs could not be looked for, will try again", func(ctx context.Context) (err error) {
+		for stalled := stallBatch; stalled == stallBatch && err == nil; {
+			err = s.inBackground(ctx, func(ctx context.Context) (err error) {
+				stalled, err = s.store.Stall(ctx, stallBatch)
+				return err
+			})
+			s.stats.Stalled.Add(uint64(stalled))
+		}
+		return err
+	})
+}
+
+// runSweeper asks the store to remove what is too old, with a breath between its steps, and logs what was lost.
 func (s *Service) runSweeper(ctx context.Context) {
 	defer s.losses.log(s.cfg.Logger)
 	for pause(ctx, s.cfg.SweepEvery) {
-		for more := true; more; {
-			more = s.sweep(ctx) && pause(ctx, sweepPause)
+		for more := true; more; more = more && pause(ctx, sweepPause) {
+			err := s.inBackground(ctx, func(ctx context.Context) error {
+				swept, err := s.store.Sweep(ctx)
+				for user, d := range swept.Dropped {
+					s.dropped(user, d)
+				}
+				more = swept.More && err == nil
+				return err
+			})
+			if err != nil && ctx.Err() == nil {
+				s.cfg.Logger.Warn("old events could not be swept, will try again", "error", err)
+			}
 		}
 		s.losses.log(s.cfg.Logger)
 	}
-}
-
-const sweepPause = 10 * time.Millisecond
-
-// sweep is one step of a sweep. It reports whether there is more to do now.
-func (s *Service) sweep(ctx context.Context) (more bool) {
-	err := s.inBackground(ctx, func(ctx context.Context) error {
-		swept, err := s.store.Sweep(ctx)
-		for user, d := range swept.Dropped {
-			s.dropped(user, d)
-		}
-		more = swept.More && err == nil
-		return err
-	})
-	if err != nil && ctx.Err() == nil {
-		s.cfg.Logger.Warn("old events could not be swept, will try again", "error", err)
-	}
-	return more
 }
 
 // inBackground makes one call to the store for which no caller waits. It ends with ctx, the loop's, so that a store that hangs
@@ -69,7 +76,7 @@ func (s *Service) inBackground(ctx context.Context, call func(context.Context) e
 	defer cancel()
 	err := call(bounded)
 	if err != nil && ctx.Err() == nil {
-		s.stats.storeFailures.Add(1)
+		s.stats.StoreFailures.Add(1)
 	}
 	return err
 }
@@ -102,12 +109,10 @@ func (s *Service) dropped(userID string, d Dropped) {
 	if d.Messages == 0 && d.Jobs == 0 {
 		return
 	}
-	s.stats.dropped.Add(uint64(d.Messages))
-	s.stats.lost.Add(uint64(d.Unconfirmed))
-	s.stats.jobs.Add(uint64(d.Jobs))
-	if d.Messages > 0 {
-		s.receipts.drop(userID, d.UpTo)
-	}
+	s.stats.Dropped.Add(uint64(d.Messages))
+	s.stats.Lost.Add(uint64(d.Unconfirmed))
+	s.stats.JobsDropped.Add(uint64(d.Jobs))
+	s.receipts.tell(userID, events.ID{}, d.UpTo)
 	lost := d.Unconfirmed + d.Running
 	if lost == 0 {
 		return

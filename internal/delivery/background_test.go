@@ -94,7 +94,7 @@ func TestWatchdog(t *testing.T) {
 		if got := k.frames()[len(k.frames())-1]; got.data != string(delivery.StalledData("goes on", start.Add(1500*time.Millisecond))) {
 			t.Errorf("after the restart: %+v", got)
 		}
-		if n := w.Stats().Stalled; n != 1 {
+		if n := w.Stats().Stalled.Load(); n != 1 {
 			t.Errorf("%d stalls counted", n)
 		}
 		w.bye(k)
@@ -125,16 +125,16 @@ func TestWatchdogTakesWhatIsDueInBatches(t *testing.T) {
 		}
 		failing.Store(3)
 		time.Sleep(3*time.Second + interval)
-		if n := w.Stats().Stalled; n != 0 || calls.Load() != 3 {
+		if n := w.Stats().Stalled.Load(); n != 0 || calls.Load() != 3 {
 			t.Errorf("%d stalled, %d calls", n, calls.Load())
 		}
 		time.Sleep(time.Second)
-		if n := w.Stats().Stalled; n != 300 || calls.Load() != 6 {
+		if n := w.Stats().Stalled.Load(); n != 300 || calls.Load() != 6 {
 			t.Errorf("%d stalled, %d calls", n, calls.Load())
 		}
 		w.end()
-		if lines := log.lines(t); len(lines) != 1 || w.Stats().StoreFailures != 3 {
-			t.Errorf("%d failures, logged %v", w.Stats().StoreFailures, lines)
+		if lines := log.lines(t); len(lines) != 1 || w.Stats().StoreFailures.Load() != 3 {
+			t.Errorf("%d failures, logged %v", w.Stats().StoreFailures.Load(), lines)
 		}
 	})
 }
@@ -178,8 +178,8 @@ func TestSweeper(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		w.bye(k)
 		w.end()
-		if store.calls != 10_000 || w.Stats().StoreFailures != 0 || len(log.lines(t)) != 0 {
-			t.Errorf("%d calls, %d failures, logged %v", store.calls, w.Stats().StoreFailures, log.lines(t))
+		if store.calls != 10_000 || w.Stats().StoreFailures.Load() != 0 || len(log.lines(t)) != 0 {
+			t.Errorf("%d calls, %d failures, logged %v", store.calls, w.Stats().StoreFailures.Load(), log.lines(t))
 		}
 	})
 }
@@ -224,7 +224,7 @@ func TestLossesAreCountedAndLogged(t *testing.T) {
 				w.Service = delivery.New(delivery.Config{SweepEvery: time.Second, Logger: log.logger()}, store, w.hub)
 				time.Sleep(10 * time.Second)
 				w.end()
-				if st := w.Stats(); st.Dropped != c.dropped || st.Lost != c.gone || st.JobsDropped != c.jobs {
+				if st := w.Stats(); st.Dropped.Load() != c.dropped || st.Lost.Load() != c.gone || st.JobsDropped.Load() != c.jobs {
 					t.Errorf("stats %+v", st)
 				}
 				lines := log.lines(t)
@@ -271,8 +271,8 @@ func TestLossesByPostsAndByTime(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		wait.Wait()
 		w.end()
-		if st := w.Stats(); st.Dropped != 1531 || st.Lost != 1521 {
-			t.Errorf("dropped %d, lost %d", st.Dropped, st.Lost)
+		if st := w.Stats(); st.Dropped.Load() != 1531 || st.Lost.Load() != 1521 {
+			t.Errorf("dropped %d, lost %d", st.Dropped.Load(), st.Lost.Load())
 		}
 		lines := log.lines(t)
 		if len(lines) != 2 || lines[0]["lost"] != 10.0 || lines[1]["lost"] != 1511.0 || lines[1]["users"].(float64) < 1000 {

@@ -4,21 +4,18 @@ import "fmt"
 
 // Idle says what of any user is in memory; "" when nothing is.
 func (s *Service) Idle() (left string) {
-	for i := range s.streams.shards {
-		sh := &s.streams.shards[i]
-		sh.mu.Lock()
-		for user, st := range sh.byUser {
-			left += fmt.Sprintf("stream of %s with %d sockets; ", user, st.sockets)
-		}
-		sh.mu.Unlock()
+	s.streams.mu.Lock()
+	for user, st := range s.streams.byUser {
+		left += fmt.Sprintf("stream of %s with %d sockets; ", user, st.sockets)
 	}
+	s.streams.mu.Unlock()
 	s.throttles.mu.Lock()
 	if !s.throttles.queue.empty() {
 		left += "intervals; "
 	}
 	s.throttles.mu.Unlock()
 	s.receipts.mu.Lock()
-	if n := len(s.receipts.cursors) + len(s.receipts.unsaved) + len(s.receipts.watchers); n > 0 {
+	if n := len(s.receipts.cursors) + len(s.receipts.watchers); n > 0 {
 		left += fmt.Sprintf("%d receipts and watchers; ", n)
 	}
 	s.receipts.mu.Unlock()

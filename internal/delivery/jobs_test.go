@@ -44,26 +44,31 @@ func (k *sink) answer(page delivery.JobsPage) {
 	}
 }
 
-// lateJobs lets answers of Jobs be on their way for a while.
-type lateJobs struct {
+// slowJobs lets questions be on their way to the store for a while, and answers on their way back.
+type slowJobs struct {
 	delivery.Store
-	back func()
+	there, back func()
 }
 
-func (l lateJobs) Jobs(ctx context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
-	page, err := l.Store.Jobs(ctx, q)
-	l.back()
+func (s slowJobs) Jobs(ctx context.Context, q delivery.JobsQuery) (delivery.JobsPage, error) {
+	if s.there != nil {
+		s.there()
+	}
+	page, err := s.Store.Jobs(ctx, q)
+	if s.back != nil {
+		s.back()
+	}
 	return page, err
 }
 
 func TestJobsInOrder(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		limit  int
-		before func(w *world) // the question
-		during func(w *world) // the answer of the store is on its way, for the first time
-		after  func(w *world) // the client has its answer
-		want   string         // what the socket gets
+		name        string
+		limit       int
+		before      func(w *world) // the question
+		there, back func(w *world) // the question, or the answer of the store, is on its way
+		after       func(w *world) // the client has its answer
+		want        string         // what the socket gets
 	}{
 		{
 			name:   "what happened before",
@@ -72,35 +77,45 @@ func TestJobsInOrder(t *testing.T) {
 			want:   "progress1 completed2 answer(2:completed,1:running) note3",
 		},
 		{
-			name:   "an end that is shown before the answer is in the answer",
+			name:   "an end that is in the answer is shown before it",
 			before: func(w *world) { w.publish(progress("1", `1`)) },
-			during: func(w *world) { w.publish(completed("1", `2`)) },
+			there:  func(w *world) { w.publish(completed("1", `2`)) },
 			want:   "progress1 completed2 answer(1:completed)",
 		},
 		{
-			name:   "so is a new attempt",
+			name:   "an end that is not in the answer is shown after it",
+			before: func(w *world) { w.publish(progress("1", `1`)) },
+			back:   func(w *world) { w.publish(completed("1", `2`)) },
+			want:   "progress1 answer(1:running) completed2",
+		},
+		{
+			name:   "new attempts",
 			before: func(w *world) { w.publish(attempt(1, completed("1", `1`))) },
-			during: func(w *world) { w.publish(attempt(2, progress("1", `2`))) },
-			want:   "completed1 progress2 answer(1:running)",
+			there:  func(w *world) { w.publish(attempt(2, progress("1", `2`))) },
+			back:   func(w *world) { w.publish(attempt(3, completed("1", `3`))) },
+			want:   "completed1 progress2 answer(1:running) completed3",
 		},
 		{
-			name:   "so is a job that is new",
+			name:   "jobs that are new",
 			before: func(w *world) { w.publish(progress("1", `1`)) },
-			during: func(w *world) { w.publish(progress("2", `2`)) },
-			want:   "progress1 progress2 answer(2:running,1:running)",
+			there:  func(w *world) { w.publish(progress("2", `2`)) },
+			back:   func(w *world) { w.publish(progress("3", `3`)) },
+			want:   "progress1 progress2 answer(2:running,1:running) progress3",
 		},
 		{
-			name:   "messages before the answer do not matter",
+			name:   "messages",
 			before: func(w *world) { w.publish(progress("1", `1`)) },
-			during: func(w *world) { w.publish(note(`2`)) },
-			want:   "progress1 note2 answer(1:running)",
+			there:  func(w *world) { w.publish(note(`2`)) },
+			back:   func(w *world) { w.publish(note(`3`)) },
+			want:   "progress1 note2 answer(1:running) note3",
 		},
 		{
 			name:   "progress that is held back comes later, if it is not older than the answer",
 			before: func(w *world) { w.publish(progress("1", `1`)) },
-			during: func(w *world) { w.publish(progress("1", `2`)) },
+			there:  func(w *world) { w.publish(progress("1", `2`)) },
+			back:   func(w *world) { w.publish(progress("1", `3`)) },
 			after:  func(*world) { time.Sleep(time.Second) },
-			want:   "progress1 answer(1:running) progress2",
+			want:   "progress1 answer(1:running) progress3",
 		},
 		{
 			name:  "progress that is held back of a job that is not in the answer",
@@ -116,7 +131,7 @@ func TestJobsInOrder(t *testing.T) {
 		{
 			name:   "an end flushes what was held back, before the answer",
 			before: func(w *world) { w.publish(progress("1", `1`)); w.publish(progress("1", `2`)) },
-			during: func(w *world) { w.publish(completed("1", `3`)) },
+			there:  func(w *world) { w.publish(completed("1", `3`)) },
 			want:   "progress1 progress2 completed3 answer(1:completed)",
 		},
 	} {
@@ -124,14 +139,16 @@ func TestJobsInOrder(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ref := newReference()
 				w := &world{T: t, ref: ref, store: ref.open(), hub: newHub()}
-				var once sync.Once
-				store := lateJobs{w.store, func() {
-					once.Do(func() {
-						if c.during != nil {
-							c.during(w)
+				var calls sync.WaitGroup
+				meanwhile := func(happens func(w *world)) func() {
+					return func() {
+						if happens != nil {
+							calls.Go(func() { happens(w) })
+							synctest.Wait()
 						}
-					})
-				}}
+					}
+				}
+				store := slowJobs{w.store, meanwhile(c.there), meanwhile(c.back)}
 				w.Service = delivery.New(delivery.Config{Coalesce: interval, Logger: quiet}, store, w.hub)
 				k := w.socket("ann")
 				w.connect(k)
@@ -139,6 +156,7 @@ func TestJobsInOrder(t *testing.T) {
 				if _, err := w.ask(context.Background(), k, max(c.limit, 1+9*(1-c.limit))); err != nil {
 					t.Error(err)
 				}
+				calls.Wait()
 				if c.after != nil {
 					c.after(w)
 				}
@@ -222,26 +240,101 @@ func TestJobsDoNotWaitForWhatIsHeldBack(t *testing.T) {
 	})
 }
 
-func TestJobsOfWhichThereIsAlwaysNewerEndInAnError(t *testing.T) {
+// However fast a job changes, a question is answered, and the stream waits no longer for it than the store takes.
+func TestJobsThatNeverPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ref := newReference()
 		w := &world{T: t, ref: ref, store: ref.open(), hub: newHub()}
-		store := lateJobs{w.store, func() { time.Sleep(time.Second); w.publish(completed("1", `1`)) }}
+		store := slowJobs{Store: w.store, back: func() { time.Sleep(5 * time.Millisecond) }}
 		w.Service = delivery.New(delivery.Config{Logger: quiet}, store, w.hub)
 		k := w.socket("ann")
 		w.connect(k)
-		start := time.Now()
-		if _, err := w.ask(context.Background(), k, 10); code(err) != delivery.CodeStoreUnavailable || time.Since(start) > 12*time.Second {
-			t.Errorf("%v after %s", err, time.Since(start))
+		ctx, cancel := context.WithCancel(context.Background())
+		var worker sync.WaitGroup
+		worker.Go(func() {
+			for i := 1; ctx.Err() == nil; i++ {
+				start := time.Now()
+				w.publish(progress("1", fmt.Sprint(i)))
+				if took := time.Since(start); took > 6*time.Millisecond {
+					t.Errorf("a worker had to wait for %s", took)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		for range 20 {
+			time.Sleep(17 * time.Millisecond)
+			start := time.Now()
+			_, err := w.ask(context.Background(), k, 10)
+			if took := time.Since(start); err != nil || took > 10*time.Millisecond {
+				t.Fatalf("%v after %s", err, took)
+			}
+			var before frame // of which the answer must not be older; nothing older follows
+			for _, f := range k.frames() {
+				switch {
+				case f.page == nil:
+					before = f
+				case string(f.page.Jobs[0].Progress) != before.data:
+					t.Errorf("after %s the answer is %s", before.data, f.page.Jobs[0].Progress)
+				}
+			}
 		}
+		cancel()
+		worker.Wait()
 		w.bye(k)
-		w.idle()
-		if _, err := w.ask(context.Background(), k, 10); !errors.Is(err, delivery.ErrSinkClosed) {
-			t.Errorf("a socket that is gone: %v", err)
-		}
 		w.end()
+		w.idle()
+	})
+}
+
+// A store that does not answer questions holds up neither others for longer than a second, nor Close.
+func TestJobsOfAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ref := newReference()
+		ref.on = func(ctx context.Context, op, _ string) error {
+			if op == "jobs" {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}
+		w := beginOn(t, delivery.Config{}, ref)
+		k := w.socket("ann")
+		w.connect(k)
+		var calls sync.WaitGroup
+		ask := func(want error, in time.Duration) {
+			calls.Go(func() {
+				start := time.Now()
+				if _, err := w.ask(context.Background(), k, 10); !errors.Is(err, want) || time.Since(start) != in {
+					t.Errorf("%v after %s", err, time.Since(start))
+				}
+			})
+			synctest.Wait()
+		}
+		ask(delivery.ErrStoreUnavailable, time.Second)
+		start := time.Now()
+		if w.publish(note(`1`)); time.Since(start) != time.Second {
+			t.Errorf("a worker had to wait for %s", time.Since(start))
+		}
+		ask(delivery.ErrClosed, 0)
+		w.end()
+		calls.Wait()
+		if got := names(k.frames()); time.Since(start) != time.Second || got != "answer() note1 answer()" {
+			t.Errorf("the socket got %s, closed after %s", got, time.Since(start))
+		}
 		if _, err := w.ask(context.Background(), k, 10); !errors.Is(err, delivery.ErrClosed) {
 			t.Errorf("a service that is closed: %v", err)
 		}
+		w.bye(k)
+		w.idle()
 	})
+}
+
+func TestJobsForASocketThatIsGone(t *testing.T) {
+	w := begin(t, delivery.Config{})
+	k := w.socket("ann")
+	w.connect(k)
+	w.bye(k)
+	if _, err := w.ask(context.Background(), k, 10); !errors.Is(err, delivery.ErrSinkClosed) {
+		t.Error(err)
+	}
+	w.end()
 }

@@ -313,7 +313,7 @@ func (w *world) end() {
 		w.Errorf("close: %v", err)
 	}
 	w.store.kill()
-	if n := w.Stats().Disorder; n != 0 {
+	if n := w.Stats().Disorder.Load(); n != 0 {
 		w.Errorf("%d deliveries out of order", n)
 	}
 }

@@ -342,7 +342,7 @@ func (m *model) bury(p *process) {
 			defer cancel()
 			_ = n.Close(ctx) // its store answers nothing but errors
 			p.store.network.Wait()
-			if n := n.Stats().Disorder; n != 0 {
+			if n := n.Stats().Disorder.Load(); n != 0 {
 				m.Errorf("%d deliveries out of order", n)
 			}
 		})

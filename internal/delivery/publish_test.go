@@ -64,7 +64,8 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", step.name, got, step.want)
 		}
 	}
-	if st := w.Stats(); st.Published != 7 || st.Ignored != 2 || st.Repeated != 4 || st.Coalesced != 1 {
+	if st := w.Stats(); st.Decided[delivery.Accepted].Load() != 7 || st.Decided[delivery.Ignored].Load() != 2 ||
+		st.Decided[delivery.Repeated].Load() != 4 || st.Coalesced.Load() != 1 {
 		t.Errorf("stats %+v", st)
 	}
 	w.end()
@@ -267,7 +268,7 @@ func TestAFailingStoreFailsThePost(t *testing.T) {
 			if _, err := w.Disconnect(context.Background(), "ann", "why"); code(err) != c.code {
 				t.Errorf("disconnect: %v", err)
 			}
-			if n := w.Stats().StoreFailures; n < 5 {
+			if n := w.Stats().StoreFailures.Load(); n < 5 {
 				t.Errorf("%d failures counted", n)
 			}
 			w.end()
@@ -416,8 +417,8 @@ func TestADeliveryThatWasShownIsLeftOut(t *testing.T) {
 			t.Errorf("%s: %d sockets, held back %v", user, sockets, held)
 		}
 	}
-	if got := names(k.frames()); got != "note1 note2" || w.Stats().Disorder != 1 {
-		t.Errorf("the socket got %s, %d out of order", got, w.Stats().Disorder)
+	if got := names(k.frames()); got != "note1 note2" || w.Stats().Disorder.Load() != 1 {
+		t.Errorf("the socket got %s, %d out of order", got, w.Stats().Disorder.Load())
 	}
 	w.bye(k)
 	_ = w.Close(context.Background())

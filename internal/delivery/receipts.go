@@ -13,22 +13,14 @@ import (
 type receipts struct {
 	mu       sync.Mutex
 	cursors  map[string]events.ID // what the store does not have yet
-	unsaved  []string             // the users of cursors whose turn has not come, in the order in which they were raised
-	watchers map[string][]*watcher
-	wake     chan struct{}
-}
-
-func (r *receipts) init() {
-	r.cursors = make(map[string]events.ID)
-	r.watchers = make(map[string][]*watcher)
-	r.wake = make(chan struct{}, 1)
+	watchers map[string]map[*watcher]struct{}
 }
 
 // Confirmed notes that a client of the user has received every message up to id.
 func (s *Service) Confirmed(userID string, id events.ID) {
-	s.stats.receipts.Add(1)
+	s.stats.Receipts.Add(1)
 	if s.raise(userID, id) && s.cfg.OnReceipt != nil {
-		s.cfg.OnReceipt(max(0, s.cfg.Now().Sub(time.UnixMilli(int64(id.Ms)))))
+		s.cfg.OnReceipt(max(0, time.Since(time.UnixMilli(int64(id.Ms)))))
 	}
 }
 
@@ -36,18 +28,13 @@ func (s *Service) Confirmed(userID string, id events.ID) {
 func (s *Service) raise(userID string, id events.ID) bool {
 	r := &s.receipts
 	r.mu.Lock()
-	before, waits := r.cursors[userID]
-	rises := id.Compare(before) > 0
+	rises := id.Compare(r.cursors[userID]) > 0
 	if rises {
 		r.cursors[userID] = id
-		if !waits {
-			r.unsaved = append(r.unsaved, userID)
-		}
 	}
 	r.mu.Unlock()
 	if rises {
-		r.release(userID, id)
-		notify(r.wake)
+		r.tell(userID, id, events.ID{})
 	}
 	return rises
 }
@@ -62,166 +49,113 @@ func (r *receipts) known(userID string) events.ID {
 // settleBatch is how many cursors one call to the store raises.
 const settleBatch = 128
 
-// take returns the next cursors for the store, at most settleBatch.
-func (r *receipts) take() []Cursor {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := min(len(r.unsaved), settleBatch)
-	batch := make([]Cursor, n)
-	for i, user := range r.unsaved[:n] {
-		batch[i] = Cursor{user, r.cursors[user]}
-	}
-	if r.unsaved = r.unsaved[n:]; len(r.unsaved) == 0 {
-		r.unsaved = nil
-	}
-	return batch
-}
-
-// saved notes what has become of a batch: a cursor that the store does not have, or has raised meanwhile, takes its turn again.
-func (r *receipts) saved(batch []Cursor, stored bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range batch {
-		if stored && r.cursors[c.UserID] == c.Confirmed {
-			delete(r.cursors, c.UserID)
-		} else {
-			r.unsaved = append(r.unsaved, c.UserID)
-		}
-	}
-}
-
-func (s *Service) runReceipts(ctx context.Context) {
-	failing := false
-	for {
-		select {
-		case <-s.receipts.wake:
-		case <-ctx.Done():
-			return
-		}
-		if !pause(ctx, s.cfg.WriteBehind) {
-			return // Close flushes
-		}
-		err := s.inBackground(ctx, s.flushReceipts)
-		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Logger.Warn("receipts could not be stored, will try again", "error", err)
-		}
-		if failing = err != nil; failing {
-			notify(s.receipts.wake)
-		}
-	}
-}
-
-// flushReceipts hands all cursors to the store, step by step.
+// flushReceipts hands all cursors to the store, step by step. A cursor that has been raised meanwhile is taken once more.
 func (s *Service) flushReceipts(ctx context.Context) error {
+	r := &s.receipts
 	for {
-		batch := s.receipts.take()
+		var batch []Cursor
+		r.mu.Lock()
+		for user, id := range r.cursors {
+			if batch = append(batch, Cursor{user, id}); len(batch) == settleBatch {
+				break
+			}
+		}
+		r.mu.Unlock()
 		if len(batch) == 0 {
 			return nil
 		}
-		err := s.store.Confirm(ctx, batch)
-		s.receipts.saved(batch, err == nil)
-		if err != nil {
+		if err := s.store.Confirm(ctx, batch); err != nil {
 			return err
 		}
+		r.mu.Lock()
+		for _, c := range batch {
+			if r.cursors[c.UserID] == c.Confirmed {
+				delete(r.cursors, c.UserID)
+			}
+		}
+		r.mu.Unlock()
 	}
+}
+
+// PublishAndWait is Publish, followed for messages by waiting, for at most d, until a client of the user has confirmed it:
+// delivered says whether one did. For what is never confirmed waited is false.
+func (s *Service) PublishAndWait(ctx context.Context, ev events.Event, d time.Duration) (res Result, delivered, waited bool, err error) {
+	w := s.receipts.watch(ev.UserID) // before the emission, which may be confirmed at once
+	defer s.receipts.forget(ev.UserID, w)
+	if res, err = s.Publish(ctx, ev); err != nil || res.Status == StatusIgnored || !ev.Kind.Logged() {
+		return res, false, false, err
+	}
+	if res.Repeated && s.ask(ctx, ev.UserID, res.ID) {
+		return res, true, true, nil // its receipt came before the watcher
+	}
+	s.receipts.mu.Lock()
+	w.place = res.ID
+	w.decide()
+	s.receipts.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case delivered = <-w.decided:
+	case <-timer.C:
+		delivered = s.ask(ctx, ev.UserID, res.ID)
+	case <-s.closing:
+	case <-ctx.Done():
+	}
+	return res, delivered, true, nil
 }
 
 // watcher is a worker that waits for a receipt. It is guarded by receipts.mu.
 type watcher struct {
-	user      string
 	place     events.ID // of the message; zero until it is known
-	confirmed events.ID // the highest cursor since the watcher is there
-	dropped   events.ID // up to where retention has dropped messages since
-	changed   chan struct{}
+	confirmed events.ID // the highest cursor so far
+	dropped   events.ID // up to where retention has dropped messages since the watcher is there
+	decided   chan bool // told once whether the message was confirmed, or never will be
 }
 
-// outcome says whether the message was confirmed, and whether it never will be any more.
-func (w *watcher) outcome() (delivered, lost bool) {
-	if w.place.IsZero() {
-		return false, false
+// decide tells what has become of the message. What comes later changes it no more: no client is shown what was dropped first.
+func (w *watcher) decide() {
+	delivered := w.place.Compare(w.confirmed) <= 0
+	if w.place.IsZero() || !delivered && w.place.Compare(w.dropped) > 0 {
+		return
 	}
-	delivered = w.place.Compare(w.confirmed) <= 0
-	return delivered, !delivered && w.place.Compare(w.dropped) <= 0
+	select {
+	case w.decided <- delivered:
+	default:
+	}
 }
 
-// watch begins to look at a user's cursor.
-func (r *receipts) watch(user string) *watcher {
-	w := &watcher{user: user, changed: make(chan struct{}, 1)}
+// watch begins to look at a user's cursor. What the store does not have yet of it counts, for a repeat of what was confirmed.
+func (r *receipts) watch(userID string) *watcher {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.watchers[user] = append(r.watchers[user], w)
+	w := &watcher{confirmed: r.cursors[userID], decided: make(chan bool, 1)}
+	if r.watchers[userID] == nil {
+		r.watchers[userID] = make(map[*watcher]struct{})
+	}
+	r.watchers[userID][w] = struct{}{}
 	return w
 }
 
-func (r *receipts) forget(w *watcher) {
+func (r *receipts) forget(userID string, w *watcher) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	others := r.watchers[w.user]
-	for i, other := range others {
-		if other == w {
-			others[i] = others[len(others)-1]
-			others[len(others)-1] = nil
-			others = others[:len(others)-1]
-			break
-		}
-	}
-	if len(others) == 0 {
-		delete(r.watchers, w.user)
-	} else {
-		r.watchers[w.user] = others
+	if delete(r.watchers[userID], w); len(r.watchers[userID]) == 0 {
+		delete(r.watchers, userID)
 	}
 }
 
-// release tells those who look at a user's cursor that it has been raised.
-func (r *receipts) release(userID string, confirmed events.ID) {
+// tell tells those who look at a user's cursor up to where messages have been confirmed, or dropped.
+func (r *receipts) tell(userID string, confirmed, dropped events.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, w := range r.watchers[userID] {
-		if delivered, lost := w.outcome(); !delivered && !lost && confirmed.Compare(w.confirmed) > 0 {
+	for w := range r.watchers[userID] {
+		if confirmed.Compare(w.confirmed) > 0 {
 			w.confirmed = confirmed
-			notify(w.changed)
 		}
-	}
-}
-
-// drop tells them that messages up to there are gone: no client will be shown them any more.
-func (r *receipts) drop(userID string, upTo events.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, w := range r.watchers[userID] {
-		if upTo.Compare(w.dropped) > 0 {
-			w.dropped = upTo
-			notify(w.changed)
+		if dropped.Compare(w.dropped) > 0 {
+			w.dropped = dropped
 		}
-	}
-}
-
-// await waits until the message of a result is confirmed, for at most d.
-func (s *Service) await(ctx context.Context, w *watcher, res Result, d time.Duration) (delivered bool) {
-	s.receipts.mu.Lock()
-	w.place = res.ID
-	s.receipts.mu.Unlock()
-	if res.Repeated && (res.ID.Compare(s.receipts.known(w.user)) <= 0 || s.ask(ctx, w.user, res.ID)) {
-		return true // its receipt came before the watcher
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for {
-		s.receipts.mu.Lock()
-		delivered, lost := w.outcome()
-		s.receipts.mu.Unlock()
-		if delivered || lost {
-			return delivered
-		}
-		select {
-		case <-w.changed:
-			continue
-		case <-timer.C:
-			return s.ask(ctx, w.user, res.ID)
-		case <-s.closing:
-		case <-ctx.Done():
-		}
-		return false
+		w.decide()
 	}
 }
 

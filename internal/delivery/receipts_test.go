@@ -211,8 +211,8 @@ func TestOnReceipt(t *testing.T) {
 		w.connect(k)
 		w.Confirmed("ann", events.ID{})
 		w.Confirmed("bob", events.ID{Ms: 1 << 62}) // from the future
-		if fmt.Sprint(told) != "[20ms 0s]" || w.Stats().Receipts != 4 {
-			t.Errorf("told %v, %d receipts", told, w.Stats().Receipts)
+		if fmt.Sprint(told) != "[20ms 0s]" || w.Stats().Receipts.Load() != 4 {
+			t.Errorf("told %v, %d receipts", told, w.Stats().Receipts.Load())
 		}
 		w.bye(k)
 		w.end()

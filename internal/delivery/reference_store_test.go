@@ -361,6 +361,9 @@ func (h *handle) Read(ctx context.Context, q delivery.Query) (delivery.Page, err
 		q.Next = &delivery.QueryState{From: from, Until: s.last}
 	}
 	page.Place = q.Next.Until
+	if q.HasOffset && s.dropped.Compare(q.Offset) > 0 && s.dropped.Compare(q.Next.After) > 0 {
+		page.Recovered = false
+	}
 	state := func(e *refEntry) {
 		page.Records = append(page.Records, delivery.Record{Place: e.Place, Name: e.Name, Data: e.Data})
 	}

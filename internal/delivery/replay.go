@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"jobwire/internal/events"
@@ -23,6 +24,16 @@ type Sink interface {
 	// Buffered is the number of bytes that wait to be written.
 	Buffered() int
 }
+
+var (
+	// ErrSinkClosed ends a replay whose socket is gone.
+	ErrSinkClosed = errors.New("the socket closed during its replay")
+	// ErrReplayStalled ends a replay whose client takes nothing any more.
+	ErrReplayStalled = errors.New("the client read nothing during its replay")
+	// ErrReplayOvertaken ends a replay of which retention took messages before they were sent. Its client was told that it
+	// misses nothing; when it comes back, its offset does not count any more, and it is told so.
+	ErrReplayOvertaken = errors.New("retention dropped messages during their replay")
+)
 
 // Replay is what a socket must see before it goes live.
 type Replay struct {
@@ -54,18 +65,19 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 	if err != nil {
 		return nil, s.failed(ctx, err)
 	}
-	st.shard.mu.Lock()
+	s.streams.mu.Lock()
 	st.follows++
-	st.shard.mu.Unlock()
+	s.streams.mu.Unlock()
 
 	joined := make(chan events.ID, 1)
-	s.do(st, func(st *stream) {
+	s.put(st, task{call: func() (taken bool) {
 		if st.place.Compare(delivered) < 0 {
 			st.place = delivered
 		}
 		sink.Join()
 		joined <- st.place
-	})
+		return false
+	}})
 	r := &Replay{service: s, stream: st, sink: sink, Recovered: true}
 	r.query = Query{UserID: user, Limit: replayEvents, Bytes: s.cfg.ReplayWindow}
 	select {
@@ -83,10 +95,10 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 		return nil, err
 	}
 	r.Recovered = r.Recovered && r.page.Recovered
-	s.stats.replays.Add(1)
+	s.stats.Replays.Add(1)
 	switch {
 	case !r.Recovered:
-		s.stats.unrecovered.Add(1)
+		s.stats.Unrecovered.Add(1)
 	case r.query.HasOffset:
 		s.raise(user, r.query.Offset) // what a client saw before it came is confirmed, too
 	}
@@ -95,13 +107,13 @@ func (s *Service) Open(ctx context.Context, sink Sink) (*Replay, error) {
 
 // Leave uncounts a socket, once for every Open.
 func (s *Service) Leave(userID string) {
-	st := s.streams.of(userID)
-	st.shard.mu.Lock()
+	s.streams.mu.Lock()
+	st := s.streams.byUser[userID]
 	st.sockets--
 	unfollows := max(0, st.follows-st.sockets) // more than one, when sockets have left while others were still on their way
 	st.follows -= unfollows
-	st.retire()
-	st.shard.mu.Unlock()
+	s.streams.retire(st)
+	s.streams.mu.Unlock()
 	for range unfollows {
 		s.store.Unfollow(userID)
 	}
@@ -111,8 +123,8 @@ func (s *Service) Leave(userID string) {
 const replayEvents = 128
 
 // Run sends the replay, never more than ReplayWindow ahead of what the socket has written, and lets the socket go live. It
-// returns ErrSinkClosed or ErrReplayStalled when the socket does not take it, the store's error when the next page cannot be
-// read, ctx's error when it ends; in all these cases the socket is not live and the caller closes it.
+// returns ErrSinkClosed or ErrReplayStalled when the socket does not take it, ErrReplayOvertaken, the store's error when the
+// next page cannot be read, ctx's error when it ends; in all these cases the socket is not live and the caller closes it.
 func (r *Replay) Run(ctx context.Context) error {
 	s := r.service
 	if !s.enter() {
@@ -133,7 +145,7 @@ func (r *Replay) Run(ctx context.Context) error {
 			if !r.sink.Emit(events.Encode(rec.Name, rec.Data, id), id) {
 				return ErrSinkClosed
 			}
-			s.stats.replayed.Add(1)
+			s.stats.Replayed.Add(1)
 		}
 		if r.query.Next = r.page.Next; r.query.Next == nil {
 			break
@@ -141,13 +153,17 @@ func (r *Replay) Run(ctx context.Context) error {
 		if err := r.read(ctx); err != nil {
 			return err
 		}
+		if r.Recovered && !r.page.Recovered {
+			return ErrReplayOvertaken
+		}
 	}
 	r.page = Page{}
 	live := make(chan struct{})
-	s.do(r.stream, func(*stream) {
+	s.put(r.stream, task{call: func() (taken bool) {
 		r.sink.Live(until)
 		close(live)
-	})
+		return false
+	}})
 	select {
 	case <-live:
 		return nil
@@ -156,43 +172,42 @@ func (r *Replay) Run(ctx context.Context) error {
 	}
 }
 
+// read reads the next page.
 func (r *Replay) read(ctx context.Context) (err error) {
-	r.page, err = read(r.service, ctx, func() (Page, error) { return r.service.store.Read(ctx, r.query) })
-	return err
+	s := r.service
+	if err := s.beginRead(ctx); err != nil {
+		return err
+	}
+	defer s.endRead()
+	if r.page, err = s.store.Read(ctx, r.query); err != nil {
+		return s.failed(ctx, err)
+	}
+	return nil
 }
 
 // writable waits until the socket's queue has room. The engine does not tell when it has written, so this looks again after
 // a short while, less and less often while nothing moves.
 func (r *Replay) writable(ctx context.Context) error {
-	s := r.service
-	level := r.sink.Buffered()
-	if level < s.cfg.ReplayWindow {
-		return nil
-	}
 	const shortest, longest = 2 * time.Millisecond, 100 * time.Millisecond
-	pause := shortest
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	moved := s.cfg.Now()
-	for {
+	s, wait, moved := r.service, shortest, time.Now()
+	for level := r.sink.Buffered(); level >= s.cfg.ReplayWindow; {
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.closing:
 			return ErrClosed
 		}
 		now := r.sink.Buffered()
-		if now < s.cfg.ReplayWindow {
-			return nil
-		}
-		if now < level {
-			moved, pause = s.cfg.Now(), shortest
-		} else if s.cfg.Now().Sub(moved) > s.cfg.ReplayStall {
+		switch {
+		case now < level:
+			wait, moved = shortest, time.Now()
+		case time.Since(moved) > s.cfg.ReplayStall:
 			return ErrReplayStalled
+		default:
+			wait = min(2*wait, longest)
 		}
 		level = now
-		pause = min(pause*2, longest)
-		timer.Reset(pause)
 	}
+	return nil
 }

@@ -70,7 +70,7 @@ func TestReplayOfMessages(t *testing.T) {
 		}
 		w.bye(k)
 	}
-	if st := w.Stats(); st.Replays != 13 || st.Unrecovered != 10 {
+	if st := w.Stats(); st.Replays.Load() != 13 || st.Unrecovered.Load() != 10 {
 		t.Errorf("stats %+v", st)
 	}
 	w.end()
@@ -439,6 +439,57 @@ func TestReplayInPages(t *testing.T) {
 	})
 }
 
+// What retention takes during a replay, before it was sent: a client that was told it misses nothing comes back, and is told.
+func TestReplayIsOvertakenByRetention(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tab   func(w *world, first events.ID) *sink
+		again bool
+	}{
+		{"an offset that counts", func(w *world, first events.ID) *sink { return w.back("ann", first.String()) }, true},
+		{"an offset that does not", func(w *world, _ events.ID) *sink { return w.back("ann", "1-0") }, false},
+		{"no offset", func(w *world, _ events.ID) *sink { return w.socket("ann") }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ref := newReference()
+				ref.limits.Messages = 300
+				w := beginOn(t, delivery.Config{}, ref)
+				first := w.publish(note(`0`)).ID
+				for i := 1; i < 300; i++ {
+					w.publish(note(fmt.Sprint(i)))
+				}
+				k := c.tab(w, first)
+				sent := 0
+				k.onFrame = func(frame) {
+					if sent++; sent == 10 {
+						for range 250 {
+							w.publish(note(`"more"`))
+						}
+					}
+				}
+				r, err := w.Open(context.Background(), k)
+				if err == nil {
+					err = r.Run(context.Background())
+				}
+				if again := errors.Is(err, delivery.ErrReplayOvertaken); again != c.again || !again && err != nil {
+					t.Errorf("the replay ended with %v", err)
+				}
+				got := k.frames()
+				w.bye(k)
+				if c.again {
+					k = w.back("ann", got[len(got)-1].id.String())
+					if r := w.connect(k); r.Recovered || len(k.frames()) != 300 {
+						t.Errorf("as it comes back: recovered %v, %d frames", r.Recovered, len(k.frames()))
+					}
+					w.bye(k)
+				}
+				w.end()
+			})
+		})
+	}
+}
+
 func TestReplayEndsWithoutItsSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, delivery.Config{ReplayWindow: 1000, ReplayStall: 5 * time.Second})
@@ -489,18 +540,18 @@ func TestAReplayThatWaitsForTheStoreDoesNotHoldUpOthers(t *testing.T) {
 		var d doors
 		ref := newReference()
 		ref.on = d.on
-		w := beginOn(t, delivery.Config{Reads: 2}, ref)
+		w := beginOn(t, delivery.Config{}, ref)
 		first := w.socket("ann")
 		w.connect(first)
 		d.close("read")
-		sockets := make([]*sink, 5)
+		sockets := make([]*sink, 100) // more than may read at once
 		var opens sync.WaitGroup
 		for i := range sockets {
 			sockets[i] = w.socket("ann")
 			opens.Go(func() { w.connect(sockets[i]) })
 		}
 		synctest.Wait()
-		if res := w.publish(note(`1`)); res.Sockets != 6 || names(first.frames()) != "note1" {
+		if res := w.publish(note(`1`)); res.Sockets != len(sockets)+1 || names(first.frames()) != "note1" {
 			t.Errorf("%+v, the first tab got %s", res, names(first.frames()))
 		}
 		d.open("read")

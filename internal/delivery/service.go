@@ -1,11 +1,23 @@
+// Package delivery carries a worker's event to every tab of its user.
+//
+// In flow validated events (Publish), the receipts of clients (Confirmed), newly connected sockets (Open) and their questions
+// (JobsInOrder). Out flow packets, to all sockets of a user through the [Emitter], or to one socket through its [Sink].
+//
+// Every event takes one way: Publish → [Store] → [Feed] → stream → Emitter; publish.go has it from top to bottom. The store
+// decides about an event, gives it its place among all events of its user, stores it and hands it to the feed in the order of
+// places. The user's stream emits what comes, one at a time: it thins out progress, lets sockets join at a place, ends their
+// replays at a place, and answers their questions at a place. So nothing older ever follows newer, and this package needs no
+// other order than the store's. It keeps only what may be lost with the process.
 package delivery
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/events"
@@ -30,7 +42,7 @@ type Emitter interface {
 type Config struct {
 	// Coalesce is the shortest time between two progress events of one job on the wire. 0 sends every progress.
 	Coalesce time.Duration
-	// WriteBehind is how long a receipt may wait before it goes to the store; 100 ms. What a crash takes of it is repeated.
+	// WriteBehind is the pace at which receipts go to the store; 100 ms. What a crash takes of them is repeated.
 	WriteBehind time.Duration
 	// StallEvery and SweepEvery are the pace at which the store is asked for jobs whose deadline has passed (100 ms), and to
 	// remove what is too old (1 minute).
@@ -39,39 +51,14 @@ type Config struct {
 	ReplayWindow int
 	// ReplayStall ends a replay whose socket took nothing for so long; 30 s.
 	ReplayStall time.Duration
-	// Reads is how many replays and questions read from the store at once; 64.
-	Reads int
 	// OnReceipt, if not nil, is told how long after its emission a message was confirmed; perhaps by each of several clients.
 	OnReceipt func(time.Duration)
-	// Now is the clock; time.Now.
-	Now func() time.Time
 	// Logger takes facts about loss and failure; slog.Default().
 	Logger *slog.Logger
 }
 
-func (c Config) withDefaults() Config {
-	for field, value := range map[*time.Duration]time.Duration{
-		&c.WriteBehind: 100 * time.Millisecond, &c.StallEvery: 100 * time.Millisecond, &c.SweepEvery: time.Minute,
-		&c.ReplayStall: 30 * time.Second,
-	} {
-		if *field <= 0 {
-			*field = value
-		}
-	}
-	if c.ReplayWindow <= 0 {
-		c.ReplayWindow = 64 << 10
-	}
-	if c.Reads <= 0 {
-		c.Reads = 64
-	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
-	return c
-}
+// storeReads is how many replays and questions read from the store at once.
+const storeReads = 64
 
 // Service publishes, replays and confirms. Its owner calls Close before it closes the Store. All methods are safe for
 // concurrent use.
@@ -80,7 +67,7 @@ type Service struct {
 	store       Store
 	emitter     Emitter
 	unsubscribe func()
-	stats       counters
+	stats       Stats
 
 	streams   streams
 	throttles throttles
@@ -100,17 +87,23 @@ type Service struct {
 
 // New starts a service and subscribes it to the store.
 func New(cfg Config, store Store, emitter Emitter) *Service {
+	cfg.WriteBehind = cmp.Or(cfg.WriteBehind, 100*time.Millisecond)
+	cfg.StallEvery = cmp.Or(cfg.StallEvery, 100*time.Millisecond)
+	cfg.SweepEvery = cmp.Or(cfg.SweepEvery, time.Minute)
+	cfg.ReplayWindow = cmp.Or(cfg.ReplayWindow, 64<<10)
+	cfg.ReplayStall = cmp.Or(cfg.ReplayStall, 30*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Service{
-		cfg:     cfg.withDefaults(),
-		store:   store,
-		emitter: emitter,
-		closing: make(chan struct{}),
+		cfg:       cfg,
+		store:     store,
+		emitter:   emitter,
+		streams:   streams{byUser: make(map[string]*stream)},
+		throttles: throttles{wake: make(chan struct{}, 1)},
+		receipts:  receipts{cursors: make(map[string]events.ID), watchers: make(map[string]map[*watcher]struct{})},
+		packets:   sync.Pool{New: func() any { return new([]byte) }},
+		reads:     make(chan struct{}, storeReads),
+		closing:   make(chan struct{}),
 	}
-	s.streams.init()
-	s.throttles.init()
-	s.receipts.init()
-	s.packets.New = func() any { return new([]byte) }
-	s.reads = make(chan struct{}, s.cfg.Reads)
 	s.unsubscribe = store.Subscribe((*feed)(s))
 	loops, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -118,166 +111,6 @@ func New(cfg Config, store Store, emitter Emitter) *Service {
 		s.loops.Go(func() { run(loops) })
 	}
 	return s
-}
-
-// Publish stores one event and emits it to the user's sockets. The error, if any, has a code for the worker ([events.Error])
-// unless ctx was done before the event was stored.
-func (s *Service) Publish(ctx context.Context, ev events.Event) (Result, error) {
-	entries := [1]Entry{entryOf(ev)}
-	var answers [1]Answer
-	if err := s.publish(ctx, ev.UserID, entries[:], answers[:]); err != nil {
-		return Result{}, err
-	}
-	return answers[0].Result, answers[0].Err
-}
-
-// PublishAndWait is Publish, followed for messages by waiting, for at most d, until a client of the user has confirmed it:
-// delivered says whether one did. For what is never confirmed waited is false.
-func (s *Service) PublishAndWait(ctx context.Context, ev events.Event, d time.Duration) (res Result, delivered, waited bool, err error) {
-	w := s.receipts.watch(ev.UserID) // before the emission, which may be confirmed at once
-	defer s.receipts.forget(w)
-	if res, err = s.Publish(ctx, ev); err != nil || res.Status == StatusIgnored || !ev.Kind.Logged() {
-		return res, false, false, err
-	}
-	return res, s.await(ctx, w, res, d), true, nil
-}
-
-// PublishBatch stores and emits events, those of one user in their order, several users at once. Answers come in the order
-// of the events. A bad event fails alone, and so do the events of a user that cannot be stored; the error says that none of
-// the users' could.
-func (s *Service) PublishBatch(ctx context.Context, evs []events.Event) ([]Answer, error) {
-	type share struct {
-		entries []Entry
-		at      []int // where the answers belong
-	}
-	shares := make(map[string]*share)
-	var order []*share
-	for i, ev := range evs {
-		sh := shares[ev.UserID]
-		if sh == nil {
-			sh = new(share)
-			shares[ev.UserID] = sh
-			order = append(order, sh)
-		}
-		sh.entries = append(sh.entries, entryOf(ev))
-		sh.at = append(sh.at, i)
-	}
-	answers := make([]Answer, len(evs))
-	errs := make([]error, len(order))
-	slots := make(chan struct{}, batchUsers)
-	var calls sync.WaitGroup
-	for i, sh := range order {
-		slots <- struct{}{}
-		calls.Go(func() {
-			defer func() { <-slots }()
-			own := make([]Answer, len(sh.entries))
-			if errs[i] = s.publish(ctx, sh.entries[0].UserID, sh.entries, own); errs[i] != nil {
-				for k := range own {
-					own[k] = Answer{Err: errs[i]}
-				}
-			}
-			for k, at := range sh.at {
-				answers[at] = own[k]
-			}
-		})
-	}
-	calls.Wait()
-	for _, err := range errs {
-		if err == nil {
-			return answers, nil
-		}
-	}
-	if len(errs) == 0 {
-		return answers, nil
-	}
-	return nil, errs[0]
-}
-
-// batchUsers is how many users of a batch are at the store at once.
-const batchUsers = 64
-
-// publish is the way of every event: one call to the store, which hands what it accepts to the feed, and comes back when this
-// process has emitted it.
-func (s *Service) publish(ctx context.Context, userID string, entries []Entry, answers []Answer) error {
-	if !s.enter() {
-		return ErrClosed
-	}
-	defer s.calls.Done()
-	decisions, err := s.store.Publish(ctx, userID, entries)
-	if err != nil {
-		return s.failed(ctx, err)
-	}
-	for i := range decisions {
-		d := &decisions[i]
-		s.stats.decided(d.Verdict)
-		s.dropped(userID, d.Dropped)
-		answers[i] = d.answer()
-	}
-	return nil
-}
-
-// failed is what a caller is told about a call that the store failed.
-func (s *Service) failed(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	s.stats.storeFailures.Add(1)
-	return unavailable(err)
-}
-
-func entryOf(ev events.Event) Entry {
-	e := Entry{Event: ev}
-	if ev.IdempotencyKey != "" {
-		e.Fingerprint = fingerprint(&ev)
-	}
-	return e
-}
-
-// fingerprint is equal for equal bodies.
-func fingerprint(ev *events.Event) (sum [16]byte) {
-	h := sha256.New()
-	part := func(b []byte) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
-		h.Write(b)
-	}
-	part([]byte(ev.Name))
-	part([]byte(ev.JobID))
-	part(ev.Data)
-	var rest [1 + 1 + 4 + 8]byte
-	rest[0] = byte(ev.Kind)
-	if ev.HasAttempt {
-		rest[1] = 1
-	}
-	binary.BigEndian.PutUint32(rest[2:], ev.Attempt)
-	binary.BigEndian.PutUint64(rest[6:], uint64(ev.StaleAfter))
-	part(rest[:])
-	copy(sum[:], h.Sum(nil))
-	return sum
-}
-
-// Jobs returns one page of a user's jobs.
-func (s *Service) Jobs(ctx context.Context, q JobsQuery) (JobsPage, error) {
-	if !s.enter() {
-		return JobsPage{}, ErrClosed
-	}
-	defer s.calls.Done()
-	return read(s, ctx, func() (JobsPage, error) { return s.store.Jobs(ctx, q) })
-}
-
-// read calls the store for something that is read, a bounded number at once.
-func read[T any](s *Service, ctx context.Context, call func() (T, error)) (result T, err error) {
-	select {
-	case s.reads <- struct{}{}:
-	case <-ctx.Done():
-		return result, ctx.Err()
-	}
-	defer func() { <-s.reads }()
-	if result, err = call(); err != nil {
-		return result, s.failed(ctx, err)
-	}
-	return result, nil
 }
 
 // Disconnect closes all sockets of a user, everywhere, and returns how many there were.
@@ -302,6 +135,18 @@ func (s *Service) enter() bool {
 	s.calls.Add(1)
 	return true
 }
+
+// beginRead waits until one more may read from the store; endRead must follow.
+func (s *Service) beginRead(ctx context.Context) error {
+	select {
+	case s.reads <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Service) endRead() { <-s.reads }
 
 // Close refuses new calls, waits for those in progress, emits the progress that throttles still hold back and hands the last
 // receipts to the store. The sockets should still be there. When ctx ends first, Close returns its error, and what was not
@@ -331,3 +176,61 @@ func (s *Service) Close(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// The codes that workers see beside those of package events.
+const (
+	CodeStoreUnavailable = "store_unavailable"      // 503: nothing was stored, try again
+	CodeStoreFull        = "store_full"             // 507: the store has reached its bound, nothing was stored
+	CodeShuttingDown     = "shutting_down"          // 503: nothing was stored, try another node or later
+	CodeKeyReused        = "idempotency_key_reused" // 422: the key came before with another body
+)
+
+var (
+	// ErrStoreUnavailable says that the event was not stored. It wraps the cause.
+	ErrStoreUnavailable error = &events.Error{Code: CodeStoreUnavailable, Detail: "the event store is not available, nothing was stored"}
+	// ErrStoreFull says that the store has no room for the event.
+	ErrStoreFull error = &events.Error{Code: CodeStoreFull, Detail: "the event store is full, nothing was stored"}
+	// ErrClosed is what every call answers once Close has begun.
+	ErrClosed error = &events.Error{Code: CodeShuttingDown, Detail: "the server is shutting down, nothing was stored"}
+	// ErrKeyReused refuses an idempotency key that came before with another body.
+	ErrKeyReused error = &events.Error{Code: CodeKeyReused, Field: "Idempotency-Key", Detail: "the key was used before for another event of this user"}
+)
+
+// failed is what a caller is told about a call that the store failed.
+func (s *Service) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.stats.StoreFailures.Add(1)
+	return unavailable(err)
+}
+
+// unavailable gives a store's failure the code that workers see and keeps the cause for logs. Errors that have a code already
+// pass unchanged.
+func unavailable(err error) error {
+	var coded *events.Error
+	if err == nil || errors.As(err, &coded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrStoreUnavailable, err)
+}
+
+// Stats are counters since the start, of this process; they go on.
+type Stats struct {
+	Decided       [KeyReused + 1]atomic.Uint64 // events of workers, by what the store decided
+	Emitted       atomic.Uint64                // emissions to the sockets of a user
+	Coalesced     atomic.Uint64                // progress held back
+	Stalled       atomic.Uint64                // job_stalled events
+	Receipts      atomic.Uint64                // confirmations by clients
+	Replays       atomic.Uint64                // sockets that attached
+	Unrecovered   atomic.Uint64                // of them, those whose offset did not count
+	Replayed      atomic.Uint64                // events sent in replays
+	Dropped       atomic.Uint64                // messages that retention removed
+	Lost          atomic.Uint64                // of them, those that no client had confirmed
+	JobsDropped   atomic.Uint64                // job records that retention removed
+	StoreFailures atomic.Uint64                // calls that the store failed
+	Disorder      atomic.Uint64                // deliveries that came below the place of an earlier one and were left out
+}
+
+// Stats are the counters, for reading.
+func (s *Service) Stats() *Stats { return &s.stats }

@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/events"
@@ -87,6 +90,36 @@ type Delivery struct {
 	Emission *Emission
 }
 
+// Emission tells a publisher what became of one delivery at the feeds of its own process. The store that made it waits for
+// it before it answers.
+type Emission struct {
+	pending sync.WaitGroup
+	sockets atomic.Int64
+	held    atomic.Bool
+}
+
+// Expect announces that so many feeds will be handed the delivery, and each will Tell.
+func (e *Emission) Expect(feeds int) { e.pending.Add(feeds) }
+
+// Tell says, for one feed, to how many sockets the delivery was emitted, or that it is held back for later. A nil Emission
+// does not want to know.
+func (e *Emission) Tell(sockets int, held bool) {
+	if e == nil {
+		return
+	}
+	e.sockets.Add(int64(sockets))
+	if held {
+		e.held.Store(true)
+	}
+	e.pending.Done()
+}
+
+// Wait returns what all feeds have told together.
+func (e *Emission) Wait() (sockets int, held bool) {
+	e.pending.Wait()
+	return int(e.sockets.Load()), e.held.Load()
+}
+
 // Limits is what a store retains of each user. The zero value of a field means its default.
 type Limits struct {
 	Retention     time.Duration // age of messages, jobs without a new event, and idempotency keys; 24 h
@@ -99,17 +132,14 @@ type Limits struct {
 
 // WithDefaults fills in the defaults.
 func (l Limits) WithDefaults() Limits {
-	if l.Retention <= 0 {
-		l.Retention = 24 * time.Hour
+	return Limits{
+		Retention:     cmp.Or(l.Retention, 24*time.Hour),
+		Messages:      cmp.Or(l.Messages, 1000),
+		MessagesBytes: cmp.Or(l.MessagesBytes, 4<<20),
+		Jobs:          cmp.Or(l.Jobs, 1000),
+		JobsBytes:     cmp.Or(l.JobsBytes, 4<<20),
+		Keys:          cmp.Or(l.Keys, 10_000),
 	}
-	for field, value := range map[*int]int{
-		&l.Messages: 1000, &l.MessagesBytes: 4 << 20, &l.Jobs: 1000, &l.JobsBytes: 4 << 20, &l.Keys: 10_000,
-	} {
-		if *field <= 0 {
-			*field = value
-		}
-	}
-	return l
 }
 
 // Entry is one event to decide about. Its UserID is that of the call.
@@ -121,16 +151,12 @@ type Entry struct {
 // Verdict is what the store decided.
 type Verdict uint8
 
+// What a store can decide.
 const (
-	// Accepted means that the event has the place Decision.Place, and was delivered to the feeds.
-	Accepted Verdict = iota
-	// Ignored means that it changes nothing, for Decision.Reason.
-	Ignored
-	// Repeated means that its idempotency key came before with the same fingerprint: Place and Reason are those of the first
-	// call, whose place is zero if it was ignored. Nothing was stored now.
-	Repeated
-	// KeyReused means that its idempotency key came before with another fingerprint; nothing was stored.
-	KeyReused
+	Accepted  Verdict = iota // it has the place Decision.Place, and was delivered to the feeds
+	Ignored                  // it changes nothing, for Decision.Reason
+	Repeated                 // its key came before with this fingerprint: Place and Reason are those of the first call
+	KeyReused                // its key came before with another fingerprint
 )
 
 // Reasons of an ignored event.
@@ -198,7 +224,8 @@ type Page struct {
 	Records []Record // in the order of places
 	// Place is the user's last place when the first page was read: the replay shows what was up to there.
 	Place events.ID
-	// Recovered is false when the query had an offset that does not count: what the client has missed is not known.
+	// Recovered is false when the query had an offset that does not count, or retention has taken a message after it before
+	// this page could have it: what the client has missed is not known.
 	Recovered bool
 	Next      *QueryState // for the next page; nil when there is none
 }
@@ -271,12 +298,9 @@ type Swept struct {
 
 // StalledData is the data of a job_stalled event.
 func StalledData(jobID string, lastEventAt time.Time) json.RawMessage {
-	data, err := json.Marshal(struct {
+	data, _ := json.Marshal(struct { // of strings: cannot fail
 		JobID       string `json:"jobId"`
 		LastEventAt string `json:"lastEventAt"`
 	}{jobID, lastEventAt.UTC().Format("2006-01-02T15:04:05.000Z")})
-	if err != nil { // two strings cannot fail
-		panic(err)
-	}
 	return data
 }

@@ -14,29 +14,18 @@ type throttle struct {
 	held   *Delivery // the latest progress, not emitted; nil when there is none
 }
 
-// throttle begins a job's interval.
-func (s *Service) throttle(st *stream, job string) {
-	t := &throttle{stream: st, job: job}
-	if st.throttles == nil {
-		st.throttles = make(map[string]*throttle)
-	}
-	st.throttles[job] = t
-	s.throttles.add(t, s.cfg.Now().Add(s.cfg.Coalesce))
-}
-
 // onExpire ends an interval: what was held back goes out, and begins the next one.
 func (s *Service) onExpire(st *stream, t *throttle) {
-	switch {
+	switch d := t.held; {
 	case st.throttles[t.job] != t: // the job has ended meanwhile
-	case t.held == nil:
+	case d == nil:
 		delete(st.throttles, t.job)
 		if len(st.throttles) == 0 {
 			st.throttles = nil
 		}
 	default:
-		d := t.held
 		t.held = nil
-		s.throttles.add(t, s.cfg.Now().Add(s.cfg.Coalesce))
+		s.throttles.add(t, time.Now().Add(s.cfg.Coalesce))
 		s.send(st, d)
 	}
 }
@@ -53,71 +42,57 @@ type expiry struct {
 	at       time.Time
 }
 
-func (ts *throttles) init() { ts.wake = make(chan struct{}, 1) }
-
 func (ts *throttles) add(t *throttle, at time.Time) {
 	ts.mu.Lock()
 	empty := ts.queue.empty()
 	ts.queue.push(expiry{t, at})
 	ts.mu.Unlock()
 	if empty {
-		notify(ts.wake)
+		select {
+		case ts.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// expired takes the throttles whose interval is over, all of them with the zero time, and tells how long the next one lasts;
-// ok is false when there is none.
-func (ts *throttles) expired(now time.Time, expired []*throttle) (_ []*throttle, wait time.Duration, ok bool) {
+// next takes a throttle whose interval is over at that time, or tells how long the next one lasts; 0 when there is none.
+func (ts *throttles) next(now time.Time) (t *throttle, wait time.Duration) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	for !ts.queue.empty() {
-		if wait = ts.queue.front().at.Sub(now); wait > 0 && !now.IsZero() {
-			return expired, wait, true
-		}
-		expired = append(expired, ts.queue.pop().throttle)
+	if ts.queue.empty() {
+		return nil, 0
 	}
-	return expired, 0, false
+	if wait = ts.queue.front().at.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	return ts.queue.pop().throttle, 0
 }
 
-// throttleSteps is how often within an interval the scheduler looks at most; an interval may last so much longer.
+// expire ends the intervals that are over at that time, and tells how long the next one lasts; 0 when there is none.
+func (s *Service) expire(now time.Time) time.Duration {
+	for {
+		t, wait := s.throttles.next(now)
+		if t == nil {
+			return wait
+		}
+		s.put(t.stream, task{expired: t})
+	}
+}
+
+// throttleSteps is how often within an interval the scheduler looks at most, or a busy node would be woken for every event; an
+// interval may last so much longer.
 const throttleSteps = 20
 
+// runThrottles ends intervals, and all of them when ctx ends.
 func (s *Service) runThrottles(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var expired []*throttle
-	for {
-		var wait time.Duration
-		var ok bool
-		expired, wait, ok = s.throttles.expired(s.cfg.Now(), expired[:0])
-		s.expire(expired)
-		if !ok {
-			wait = time.Hour
-		}
-		timer.Reset(max(wait, s.cfg.Coalesce/throttleSteps)) // or a busy node would be woken for every event
+	for ctx.Err() == nil {
 		select {
-		case <-timer.C:
 		case <-s.throttles.wake:
 		case <-ctx.Done():
-			expired, _, _ = s.throttles.expired(time.Time{}, expired[:0])
-			s.expire(expired)
-			return
+		}
+		for wait := s.expire(time.Now()); wait > 0 && pause(ctx, max(wait, s.cfg.Coalesce/throttleSteps)); {
+			wait = s.expire(time.Now())
 		}
 	}
-}
-
-func (s *Service) expire(expired []*throttle) {
-	for i, t := range expired {
-		if t.stream.put(task{expired: t}) {
-			s.run(t.stream)
-		}
-		expired[i] = nil
-	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	s.expire(time.Now().Add(s.cfg.Coalesce))
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"jobwire/internal/delivery"
 	"jobwire/internal/engine"
 	"jobwire/internal/realtime"
+	"jobwire/internal/store/embedded"
 	"jobwire/middleware"
 )
 
@@ -30,6 +32,14 @@ func full() *Registry {
 	routes.Use(requests.Count())
 	routes.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 
+	sent := new(delivery.Stats)
+	for i, counter := range []*atomic.Uint64{
+		&sent.Decided[delivery.Accepted], &sent.Decided[delivery.Ignored], &sent.Decided[delivery.Repeated], &sent.Decided[delivery.KeyReused],
+		&sent.Emitted, &sent.Coalesced, &sent.Stalled, &sent.Receipts, &sent.Replays, &sent.Unrecovered, &sent.Replayed,
+		&sent.Dropped, &sent.Lost, &sent.JobsDropped, &sent.StoreFailures, &sent.Disorder,
+	} {
+		counter.Store(30 + uint64(i))
+	}
 	r := New("v1.2.3")
 	r.Register(Parts{
 		Hub: func() realtime.Stats {
@@ -44,14 +54,9 @@ func full() *Registry {
 				},
 			}
 		},
-		Delivery: func() delivery.Stats {
-			return delivery.Stats{
-				Published: 30, Ignored: 31, Repeated: 32, Refused: 33, Emitted: 34, Coalesced: 35, Stalled: 36, Receipts: 37,
-				Replays: 38, Unrecovered: 39, Replayed: 40, Dropped: 41, Lost: 42, JobsDropped: 43, StoreFailures: 44, Disorder: 45,
-			}
-		},
-		Store: func() StoreStats {
-			return StoreStats{Syncs: 46, Failures: 47, Size: 48, Free: 49, UnwrittenUsers: 50, Failing: true}
+		Delivery: func() *delivery.Stats { return sent },
+		Store: func() embedded.Stats {
+			return embedded.Stats{Syncs: 46, Failures: 47, Size: 48, Free: 49, Unwritten: 50, Failing: true}
 		},
 		UsersOnline:       func() int { return 51 },
 		HandshakesRefused: func() uint64 { return 52 },
@@ -196,7 +201,7 @@ func plain() Parts {
 	none := func() uint64 { return 0 }
 	return Parts{
 		Hub:               func() realtime.Stats { return realtime.Stats{} },
-		Delivery:          func() delivery.Stats { return delivery.Stats{} },
+		Delivery:          func() *delivery.Stats { return new(delivery.Stats) },
 		UsersOnline:       func() int { return 0 },
 		HandshakesRefused: none, OriginsRefused: none,
 	}

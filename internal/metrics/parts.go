@@ -5,25 +5,18 @@ import (
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/realtime"
+	"jobwire/internal/store/embedded"
 )
 
 // Parts are where the numbers come from. Its functions are called once a scrape, at the same time when scrapes overlap, and
 // must not wait for the network.
 type Parts struct {
 	Hub         func() realtime.Stats
-	Delivery    func() delivery.Stats
-	Store       func() StoreStats // nil for a store without a disk
+	Delivery    func() *delivery.Stats
+	Store       func() embedded.Stats // nil for a store without a disk
 	UsersOnline func() int
 	// HandshakesRefused and OriginsRefused count what did not reach the hub.
 	HandshakesRefused, OriginsRefused func() uint64
-}
-
-// StoreStats are the numbers of a store on a disk.
-type StoreStats struct {
-	Syncs, Failures uint64 // syncs that were done, and others that failed
-	Size, Free      int64  // bytes that the store takes, and bytes that the file system has left
-	UnwrittenUsers  int    // users with progress or receipts that were not written yet
-	Failing         bool   // the disk fails, and the next sync shows whether it goes again
 }
 
 // Describe implements prometheus.Collector. It describes nothing, since names and help stand once, in Collect; the registry
@@ -69,22 +62,23 @@ func (p Parts) Collect(metrics chan<- prometheus.Metric) {
 	out.counter("emits_total", "Emissions to users and rooms with a socket.", hub.Emits)
 	out.counter("deliveries_total", "Events that emissions handed to sockets.", hub.Deliveries)
 
-	out.counter("events_published_total", "Events accepted from workers.", sent.Published)
-	out.counter("events_emitted_total", "Events emitted to the sockets of a user.", sent.Emitted)
-	out.counter("events_coalesced_total", "Progress held back.", sent.Coalesced)
-	out.counter("events_ignored_total", "Events that changed nothing: late progress, earlier attempts.", sent.Ignored)
-	out.counter("events_repeated_total", "Events answered from their idempotency key.", sent.Repeated)
-	out.counter("events_stalled_total", "Jobs that were silent for too long.", sent.Stalled)
-	out.counter("events_dropped_total", "Messages that retention removed.", sent.Dropped)
-	out.counter("events_lost_total", "Messages that retention removed before a client had confirmed them.", sent.Lost)
-	out.counter("events_disordered_total", "Events left out because a newer one had been sent; none are expected.", sent.Disorder)
-	out.counter("jobs_dropped_total", "Job records that retention removed.", sent.JobsDropped)
-	out.counter("idempotency_keys_reused_total", "Idempotency keys refused because they came with another event before.", sent.Refused)
-	out.counter("receipts_total", "Confirmations by clients.", sent.Receipts)
-	out.counter("replays_total", "Replays; each socket has one when it connects.", sent.Replays)
-	out.counter("replays_unrecovered_total", "Replays whose offset did not count.", sent.Unrecovered)
-	out.counter("replayed_events_total", "Events sent in replays.", sent.Replayed)
-	out.counter("store_failures_total", "Calls that the store failed.", sent.StoreFailures)
+	out.counter("events_published_total", "Events accepted from workers.", sent.Decided[delivery.Accepted].Load())
+	out.counter("events_emitted_total", "Events emitted to the sockets of a user.", sent.Emitted.Load())
+	out.counter("events_coalesced_total", "Progress held back.", sent.Coalesced.Load())
+	out.counter("events_ignored_total", "Events that changed nothing: late progress, earlier attempts.", sent.Decided[delivery.Ignored].Load())
+	out.counter("events_repeated_total", "Events answered from their idempotency key.", sent.Decided[delivery.Repeated].Load())
+	out.counter("events_stalled_total", "Jobs that were silent for too long.", sent.Stalled.Load())
+	out.counter("events_dropped_total", "Messages that retention removed.", sent.Dropped.Load())
+	out.counter("events_lost_total", "Messages that retention removed before a client had confirmed them.", sent.Lost.Load())
+	out.counter("events_disordered_total", "Events left out because a newer one had been sent; none are expected.", sent.Disorder.Load())
+	out.counter("jobs_dropped_total", "Job records that retention removed.", sent.JobsDropped.Load())
+	out.counter("idempotency_keys_reused_total", "Idempotency keys refused because they came with another event before.",
+		sent.Decided[delivery.KeyReused].Load())
+	out.counter("receipts_total", "Confirmations by clients.", sent.Receipts.Load())
+	out.counter("replays_total", "Replays; each socket has one when it connects.", sent.Replays.Load())
+	out.counter("replays_unrecovered_total", "Replays whose offset did not count.", sent.Unrecovered.Load())
+	out.counter("replayed_events_total", "Events sent in replays.", sent.Replayed.Load())
+	out.counter("store_failures_total", "Calls that the store failed.", sent.StoreFailures.Load())
 	if p.Store == nil {
 		return
 	}
@@ -93,7 +87,7 @@ func (p Parts) Collect(metrics chan<- prometheus.Metric) {
 		map[string]uint64{"done": store.Syncs, "failed": store.Failures})
 	out.gauge("store_bytes", "Bytes that the store takes.", store.Size)
 	out.gauge("store_free_bytes", "Bytes of the store that are not in use any more and are being given back.", store.Free)
-	out.gauge("store_unwritten_users", "Users with progress or receipts that were not written yet.", int64(store.UnwrittenUsers))
+	out.gauge("store_unwritten_users", "Users with progress or receipts that were not written yet.", int64(store.Unwritten))
 	var failing int64
 	if store.Failing {
 		failing = 1

@@ -264,6 +264,7 @@ func TestWithoutGraceTheLastSocketIsTheEnd(t *testing.T) {
 func TestTenantsSeeTheirOwn(t *testing.T) {
 	run(t, Config{testGrace, Tenant}, func(t *testing.T, s *stand) {
 		s.arrive("u", "a", "1")
+		synctest.Wait() // the first one is announced at once, what follows goes together
 		s.arrive("u", "b", "2")
 		s.arrive("v", "b", "3")
 		s.arrive("w", "", "4")

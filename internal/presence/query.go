@@ -1,7 +1,7 @@
 package presence
 
 import (
-	"container/heap"
+	"container/list"
 	"context"
 	"fmt"
 	"slices"
@@ -62,18 +62,14 @@ func (s *Service) List(_ context.Context, cursor string, limit int) (page []Stat
 	defer s.mu.Unlock()
 	// Users are kept in no order: they come and go all the time, and pages are asked for now and then. One walk keeps the
 	// lowest limit+1 ids.
-	lowest := make(highestFirst, 0, limit+1)
+	var lowest []*member
 	for _, m := range s.all.online {
-		switch {
-		case m.user <= cursor:
-		case len(lowest) <= limit:
-			heap.Push(&lowest, m)
-		case m.user < lowest[0].user:
-			lowest[0] = m
-			heap.Fix(&lowest, 0)
+		if m.user <= cursor || len(lowest) > limit && m.user > lowest[limit].user {
+			continue
 		}
+		i, _ := slices.BinarySearchFunc(lowest, m.user, func(m *member, user string) int { return strings.Compare(m.user, user) })
+		lowest = slices.Insert(lowest[:min(len(lowest), limit)], i, m)
 	}
-	slices.SortFunc(lowest, func(a, b *member) int { return strings.Compare(a.user, b.user) })
 	page = make([]Status, 0, min(limit, len(lowest)))
 	for _, m := range lowest[:min(limit, len(lowest))] {
 		page = append(page, s.status(m.user))
@@ -84,16 +80,36 @@ func (s *Service) List(_ context.Context, cursor string, limit int) (page []Stat
 	return page, next, nil
 }
 
-// highestFirst is a heap of members whose first is the one with the highest user id.
-type highestFirst []*member
+// lastSeen remembers when users went, for those who went last.
+type lastSeen struct {
+	byUser map[string]*list.Element
+	order  *list.List // of seen, oldest first
+}
 
-func (h highestFirst) Len() int           { return len(h) }
-func (h highestFirst) Less(i, j int) bool { return h[i].user > h[j].user }
-func (h highestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *highestFirst) Push(m any)        { *h = append(*h, m.(*member)) }
-func (h *highestFirst) Pop() any {
-	last := len(*h) - 1
-	m := (*h)[last]
-	*h = (*h)[:last]
-	return m
+type seen struct {
+	user string
+	at   time.Time
+}
+
+func (l *lastSeen) remember(user string, at time.Time) {
+	l.forget(user)
+	l.byUser[user] = l.order.PushBack(seen{user, at})
+	if l.order.Len() > lastSeenLimit {
+		l.forget(l.order.Front().Value.(seen).user)
+	}
+}
+
+func (l *lastSeen) forget(user string) {
+	if e := l.byUser[user]; e != nil {
+		l.order.Remove(e)
+		delete(l.byUser, user)
+	}
+}
+
+// at is the zero time for users who are not remembered.
+func (l *lastSeen) at(user string) time.Time {
+	if e := l.byUser[user]; e != nil {
+		return e.Value.(seen).at
+	}
+	return time.Time{}
 }

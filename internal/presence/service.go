@@ -1,7 +1,37 @@
+// Package presence knows who is online, and tells those who may know.
+//
+// In flow the sockets that come and go ([Service.Arrive], [Service.Leave]); out flow announcements through an [Announcer],
+// the list for a new socket ([Service.Welcome]), and answers for workers ([Service.List], [Service.Get], [Service.Query],
+// [Service.Count]).
+//
+// A user is online from the first socket until a grace after the last one, however that one ended: a reload, a page that
+// mounts its components twice and a lost connection look the same to others. Sockets are told apart by their ids, so the
+// late end of an old one takes nothing from a new one.
+//
+// Who sees whom is decided by the [Audience]. With [Tenant] a user is online or not for each tenant by itself: the sockets
+// that came with a token of that tenant count there, and there only. Workers see users over all tenants.
+//
+// # Announcements
+//
+// One goroutine, the service's own, waits for the ends of graces and makes all announcements, under no lock. It gathers: the
+// first change after a quiet time is announced at once, what follows within gatherTime goes together, and everybody in the
+// room gets it in one write. So a thousand who come in a second cost each of them a few writes, not a thousand.
+//
+// What is announced of a user is the state at that moment, also when that is what was announced last: a list that was made
+// in between may say otherwise. So announcements of a user are never out of order, the last one is always true, and states
+// in between are left out instead of being queued.
+//
+// After a start all clients come back at once. While they do, faster than stormRate, nothing is announced. When that is
+// over, everybody gets the list once more.
+//
+// In a cluster it is nodes that count sockets, and a shared store will hold the users of each. That replaces what a scope does
+// here, and nothing of the API: the methods have their contexts and errors for a store that is far away.
 package presence
 
 import (
+	"container/list"
 	"context"
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -68,6 +98,28 @@ type Service struct {
 	lastSeen  lastSeen
 }
 
+// scope is a set of users who are online to the same audience. All of it is guarded by the service's mu.
+type scope struct {
+	room    string             // where changes are announced; "" for nowhere
+	members map[string]*member // visible ones, and those not yet announced as gone
+	online  []*member          // the visible ones, in no order
+	changed []*member          // those to announce, in the order in which they changed
+	version uint64             // counts announcements
+	listed  listed             // the text of online
+}
+
+// member is a user within a scope.
+type member struct {
+	scope   *scope
+	user    string
+	text    []byte   // user as JSON
+	sockets []string // ids; few, mostly one
+	visible bool     // online to others: has sockets, or had some within the grace
+	changed bool     // in scope.changed
+	pos     int      // in scope.online, while visible
+	left    time.Time
+}
+
 // New starts a service; Close ends it.
 func New(cfg Config, announcer Announcer) *Service {
 	s := &Service{
@@ -75,9 +127,9 @@ func New(cfg Config, announcer Announcer) *Service {
 		announcer: announcer,
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
-		all:       newScope(""),
+		all:       &scope{members: map[string]*member{}},
 		rooms:     map[string]*scope{},
-		lastSeen:  newLastSeen(),
+		lastSeen:  lastSeen{map[string]*list.Element{}, list.New()},
 	}
 	if cfg.Audience == Everyone {
 		s.all.room = everyoneRoom
@@ -109,7 +161,7 @@ func (s *Service) scopes(room string) []*scope {
 		return []*scope{s.all}
 	}
 	if s.rooms[room] == nil {
-		s.rooms[room] = newScope(room)
+		s.rooms[room] = &scope{room: room, members: map[string]*member{}}
 	}
 	return []*scope{s.all, s.rooms[room]}
 }
@@ -132,9 +184,15 @@ func (s *Service) Arrive(_ context.Context, user, tenant, socketID string) (room
 	for _, sc := range s.scopes(room) {
 		m := sc.member(user)
 		m.sockets = append(m.sockets, socketID)
-		if !m.visible {
-			s.show(m)
+		if m.visible {
+			continue
 		}
+		m.visible, m.pos = true, len(sc.online)
+		sc.online = append(sc.online, m)
+		if sc == s.all {
+			s.lastSeen.forget(user)
+		}
+		s.change(m)
 	}
 	return room, nil
 }
@@ -162,19 +220,29 @@ func (s *Service) Leave(_ context.Context, user, tenant, socketID string) error 
 	return nil
 }
 
-// show makes a member visible. s.mu must be held.
-func (s *Service) show(m *member) {
-	m.scope.show(m)
-	if m.scope == s.all {
-		s.lastSeen.forget(m.user)
+// member finds or makes the member for a user.
+func (sc *scope) member(user string) *member {
+	m := sc.members[user]
+	if m == nil {
+		text, _ := json.Marshal(user) // a string: cannot fail
+		m = &member{scope: sc, user: user, text: text}
+		sc.members[user] = m
 	}
-	s.change(m)
+	return m
 }
 
 // hide makes a member invisible as of m.left. s.mu must be held.
 func (s *Service) hide(m *member) {
-	m.scope.hide(m)
-	if m.scope == s.all {
+	sc, last := m.scope, len(m.scope.online)-1
+	if m.pos < sc.listed.n {
+		sc.listed = listed{text: sc.listed.text[:0]}
+	}
+	sc.online[m.pos] = sc.online[last]
+	sc.online[m.pos].pos = m.pos
+	sc.online[last] = nil
+	sc.online = sc.online[:last]
+	m.visible = false
+	if sc == s.all {
 		s.lastSeen.remember(m.user, m.left)
 	}
 	s.change(m)

@@ -58,8 +58,16 @@ func (s *Store) Read(ctx context.Context, q delivery.Query) (p delivery.Page, er
 	if err := in.settleAndPut(ctx, u); err != nil {
 		return p, err
 	}
-	err = in.read(func() error { return in.fill(&p, q, *at, states, s.cutoff(now)) })
-	return p, err
+	if err := in.read(func() error { return in.fill(&p, q, *at, states, s.cutoff(now)) }); err != nil || !q.HasOffset {
+		return p, err
+	}
+	// What was dropped since the page before is not in this one.
+	if u, err = in.lock(ctx, q.UserID); err != nil {
+		return p, err
+	}
+	p.Recovered = p.Recovered && (u.log.dropped.Compare(at.From) <= 0 || u.log.dropped.Compare(at.After) <= 0)
+	in.put(u)
+	return p, nil
 }
 
 // settle waits until what is lined up for a user is on the disk and has been told. It may give the lock back for a while;

@@ -118,6 +118,39 @@ var retentionRules = []behaviour{
 		b.progress("ann", "2") // begins anew
 		b.note("ann", key("k", 2))
 	}},
+	{name: "what is dropped during a replay is told", limits: delivery.Limits{Messages: 5}, test: func(b *bench) {
+		for _, c := range []struct {
+			offset    bool
+			meanwhile int // so many messages come between two pages, and push out as many
+			want      []bool
+		}{
+			{true, 0, []bool{true, true}},
+			{true, 3, []bool{true, true}}, // the offset itself, and what the first page had
+			{true, 4, []bool{true, false}},
+			{false, 4, []bool{true, true}},
+		} {
+			seen := b.note("ann")
+			for range 4 {
+				b.note("ann")
+			}
+			q := delivery.Query{UserID: "ann", Since: b.follow("ann"), Offset: seen, HasOffset: c.offset, Limit: 2, Bytes: 1 << 20}
+			var recovered []bool
+			for range 2 {
+				page, err := b.store.Read(context.Background(), q)
+				if err != nil {
+					b.Fatalf("read: %v", err)
+				}
+				if len(recovered) == 0 {
+					for range c.meanwhile {
+						b.note("ann")
+					}
+				}
+				recovered = append(recovered, page.Recovered)
+				q.Next = page.Next
+			}
+			same(b, fmt.Sprintf("recovered %+v", c), recovered, c.want)
+		}
+	}},
 	{name: "the sweep removes what is too old, and counts it", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
 		b.note("ann", key("k", 1))
 		up := b.complete("ann", "1")

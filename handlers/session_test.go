@@ -1,0 +1,80 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"jobwire/internal/auth"
+	"jobwire/internal/delivery"
+	"jobwire/internal/realtime"
+)
+
+// unwell is a world in which a socket cannot go live.
+type unwell struct {
+	quiet
+	err error
+}
+
+func (u unwell) Arrive(context.Context, string, string, string) (string, error) { return "", u.err }
+
+type unread struct {
+	leaves
+	err error
+}
+
+func (u unread) Open(context.Context, delivery.Sink) (*delivery.Replay, error) {
+	return new(delivery.Replay), u.err
+}
+
+// The log says what has failed when a socket cannot go live.
+func TestASocketThatCannotGoLiveIsLogged(t *testing.T) {
+	no := errors.New("no")
+	for _, c := range []struct {
+		name         string
+		arrive, open error
+		want         string
+	}{
+		{"the store", nil, no, "replay failed"},
+		{"presence", no, nil, "presence failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log bytes.Buffer // of the session's goroutine, until Shutdown has returned
+			authenticate := func(realtime.Handshake) (auth.Identity, error) {
+				return auth.Identity{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}, nil
+			}
+			sessions := NewSessions(authenticate, unwell{err: c.arrive}, unread{err: c.open}, slog.New(slog.NewTextHandler(&log, nil)))
+			hub := realtime.New(realtime.Config{Logger: silent()}, sessions)
+			server := httptest.NewServer(hub)
+			defer server.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			ws, _, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := ws.Write(ctx, websocket.MessageText, []byte("40{}")); err != nil {
+				t.Fatal(err)
+			}
+			for err == nil {
+				_, _, err = ws.Read(ctx)
+			}
+			if ctx.Err() != nil {
+				t.Fatal("the socket was not closed")
+			}
+			if err := hub.Shutdown(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if lines := log.String(); strings.Count(lines, "\n") != 1 || !strings.Contains(lines, `msg="`+c.want+`"`) {
+				t.Errorf("logged %s, want %s", lines, c.want)
+			}
+		})
+	}
+}
