@@ -3,7 +3,6 @@ package middleware
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -63,21 +62,20 @@ func SocketAuth(verifier TokenVerifier) func(realtime.Handshake) (auth.Identity,
 }
 
 func handshakeToken(h realtime.Handshake) (string, error) {
-	var payload struct {
-		Token *string `json:"token"`
+	malformed := func(detail string) (string, error) {
+		return "", &events.Error{Code: auth.CodeTokenMalformed, Detail: detail}
 	}
-	if len(h.Auth) > 0 {
-		if err := json.Unmarshal(h.Auth, &payload); err != nil {
-			detail := "the handshake's auth is not an object"
-			if mismatch := (*json.UnmarshalTypeError)(nil); errors.As(err, &mismatch) && mismatch.Field != "" {
-				detail = "auth.token is not a string"
-			}
-			return "", &events.Error{Code: auth.CodeTokenMalformed, Detail: detail}
-		}
+	var payload map[string]json.RawMessage // a struct would take TOKEN, too
+	if len(h.Auth) > 0 && json.Unmarshal(h.Auth, &payload) != nil {
+		return malformed("the handshake's auth is not an object")
 	}
-	if payload.Token == nil {
+	var token *string
+	if text, has := payload["token"]; has && json.Unmarshal(text, &token) != nil {
+		return malformed("auth.token is not a string")
+	}
+	if token == nil {
 		token, _ := auth.ParseBearer(h.Authorization)
 		return token, nil
 	}
-	return auth.TrimBearer(*payload.Token), nil
+	return auth.TrimBearer(*token), nil
 }

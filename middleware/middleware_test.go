@@ -2,7 +2,9 @@ package middleware
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +13,10 @@ import (
 	"testing"
 
 	"github.com/gin-gonic/gin"
+
+	"jobwire/internal/auth"
+	"jobwire/internal/events"
+	"jobwire/internal/realtime"
 )
 
 func TestMain(m *testing.M) {
@@ -159,5 +165,33 @@ func TestRefusalsOfEngineIO(t *testing.T) {
 	}
 	if w := do(engine, request("HEAD", "/")); w.Body.Len() != 0 || w.Code != 403 {
 		t.Errorf("HEAD: %d with %d bytes", w.Code, w.Body.Len())
+	}
+}
+
+// tokens lets everybody in, under the name that the token is.
+type tokens struct{}
+
+func (tokens) Verify(_ context.Context, token string) (auth.Identity, error) {
+	return auth.Identity{UserID: token}, nil
+}
+
+func TestTokenOfAHandshake(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"token":"t"}`: "t", `{"token":"Bearer t"}`: "t", `{"token":null}`: "header", `{}`: "header", ``: "header",
+		`{"TOKEN":"t"}`: "header", `{"Token":"t"}`: "header", `{"token":"t","TOKEN":"u"}`: "t",
+		`{"token":7}`: "auth.token is not a string", `{"token":["t"]}`: "auth.token is not a string",
+		`["t"]`: "the handshake's auth is not an object", `"t"`: "the handshake's auth is not an object",
+	} {
+		id, err := SocketAuth(tokens{})(realtime.Handshake{Auth: json.RawMessage(payload), Authorization: "Bearer header"})
+		got := id.UserID
+		var refusal *events.Error
+		if errors.As(err, &refusal) {
+			if got = refusal.Detail; refusal.Code != auth.CodeTokenMalformed {
+				t.Errorf("%s: %v", payload, err)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", payload, got, want)
+		}
 	}
 }

@@ -6,11 +6,13 @@
 package auth
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -48,9 +50,9 @@ const (
 	leeway = 30 * time.Second
 )
 
-// latestExpiry keeps ExpiresAt inside what RFC 3339 can write. Tokens with an
-// exp beyond it exist: some issuers count milliseconds.
-var latestExpiry = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+// latestTime keeps times inside what RFC 3339 can write, the end of 9999 in Unix seconds. Tokens with an exp beyond it exist:
+// some issuers count milliseconds.
+const latestTime = 253402300799.0
 
 // VerifierConfig says which tokens are accepted.
 type VerifierConfig struct {
@@ -115,7 +117,6 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(leeway),
 		jwt.WithTimeFunc(cfg.Now),
-		jwt.WithJSONNumber(), // user ids may be integers beyond 2^53
 		jwt.WithStrictDecoding(),
 		jwt.WithIssuer(cfg.Issuer),
 		jwt.WithAudience(cfg.Audience...),
@@ -136,8 +137,8 @@ func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	case strings.ContainsAny(token, "\r\n"): // base64 decoders skip them: one token would have many spellings
 		return Identity{}, refuse(CodeTokenMalformed, "the token has line breaks")
 	}
-	claims := jwt.MapClaims{}
-	parsed, err := v.parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return v.secrets, nil })
+	var claims claimSet
+	parsed, err := v.parser.ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) { return v.secrets, nil })
 	if err != nil {
 		return Identity{}, refusalFor(err)
 	}
@@ -148,7 +149,7 @@ func (v *Verifier) Verify(_ context.Context, token string) (Identity, error) {
 	return v.identity(claims)
 }
 
-func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
+func (v *Verifier) identity(claims claimSet) (Identity, error) {
 	expiry, err := claims.GetExpirationTime()
 	if err != nil || expiry == nil {
 		return Identity{}, invalid("the token has no usable exp")
@@ -157,19 +158,50 @@ func (v *Verifier) identity(claims jwt.MapClaims) (Identity, error) {
 		return Identity{}, expired()
 	}
 	id := Identity{ExpiresAt: expiry.UTC()}
-	if id.ExpiresAt.After(latestExpiry) {
-		id.ExpiresAt = latestExpiry
-	}
 	var ok bool
-	if id.UserID, ok = label(claims[v.cfg.UserClaim]); !ok {
+	if id.UserID, ok = label(claims.MapClaims[v.cfg.UserClaim]); !ok {
 		return Identity{}, invalid("the token names no usable user")
 	}
-	if tenant := claims[v.cfg.TenantClaim]; v.cfg.TenantClaim != "" && tenant != nil && tenant != "" {
+	if tenant := claims.MapClaims[v.cfg.TenantClaim]; v.cfg.TenantClaim != "" && tenant != nil && tenant != "" {
 		if id.Tenant, ok = label(tenant); !ok {
 			return Identity{}, invalid("the token names no usable tenant")
 		}
 	}
 	return id, nil
+}
+
+// claimSet are the claims of a token. Its times are numbers of any size and with any fraction (RFC 7519, section 2).
+type claimSet struct{ jwt.MapClaims }
+
+// UnmarshalJSON gets one whole value. A decoder of the parser's own would not look at what follows it.
+func (c *claimSet) UnmarshalJSON(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber() // user ids may be integers beyond 2^53
+	return decoder.Decode(&c.MapClaims)
+}
+
+// GetExpirationTime implements jwt.Claims.
+func (c claimSet) GetExpirationTime() (*jwt.NumericDate, error) { return c.date("exp") }
+
+// GetNotBefore implements jwt.Claims.
+func (c claimSet) GetNotBefore() (*jwt.NumericDate, error) { return c.date("nbf") }
+
+// GetIssuedAt implements jwt.Claims.
+func (c claimSet) GetIssuedAt() (*jwt.NumericDate, error) { return c.date("iat") }
+
+// date is the time of a claim, nil when there is none. What is beyond the years 1 to 9999 becomes their end.
+func (c claimSet) date(claim string) (*jwt.NumericDate, error) {
+	value, has := c.MapClaims[claim]
+	if !has {
+		return nil, nil //nolint:nilnil // as jwt.Claims asks
+	}
+	number, _ := value.(json.Number)
+	seconds, err := number.Float64()
+	if err != nil { // it is none, or one that nobody counts to
+		return nil, fmt.Errorf("%s is no time: %w", claim, jwt.ErrInvalidType)
+	}
+	whole, fraction := math.Modf(max(-latestTime, min(seconds, latestTime)))
+	return &jwt.NumericDate{Time: time.Unix(int64(whole), int64(fraction*1e9))}, nil
 }
 
 // label reads a claim that is a string or an integer of any size, and can name a user.

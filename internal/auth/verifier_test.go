@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 )
 
 var (
+	latest    = time.Unix(latestTime, 0).UTC()
 	now       = time.Date(2025, 11, 23, 10, 0, 0, 500e6, time.UTC)
 	secret    = []byte("0123456789abcdef0123456789abcdef")
 	oldSecret = []byte("an older secret, still accepted for a while")
@@ -96,7 +98,10 @@ func TestGenuineTokensAreAccepted(t *testing.T) {
 		{"an integer user id that no float can hold", nil, raw(t, hs256, `{"sub":900719925474099312345,"exp":1763900000}`),
 			Identity{"900719925474099312345", "", time.Unix(1763900000, 0).UTC()}},
 		{"nbf and iat a little in the future", nil, sign(t, jwt.SigningMethodHS256, secret, with(claims{"nbf": now.Unix() + 29, "iat": now.Unix() + 29})), Identity{"u1", "", hour}},
-		{"an exp in milliseconds", nil, sign(t, jwt.SigningMethodHS256, secret, with(claims{"exp": now.UnixMilli()})), Identity{"u1", "", latestExpiry}},
+		{"an exp in milliseconds", nil, sign(t, jwt.SigningMethodHS256, secret, with(claims{"exp": now.UnixMilli()})), Identity{"u1", "", latest}},
+		{"an exp that a clock cannot show", nil, raw(t, hs256, `{"sub":"u1","exp":9223372036854775807}`), Identity{"u1", "", latest}},
+		{"an exp beyond that", nil, raw(t, hs256, `{"sub":"u1","exp":1e19}`), Identity{"u1", "", latest}},
+		{"an exp with a fraction", nil, raw(t, hs256, fmt.Sprintf(`{"sub":"u1","exp":%d.75}`, now.Unix())), Identity{"u1", "", time.Unix(now.Unix(), 750e6).UTC()}},
 		{"the last second", nil, sign(t, jwt.SigningMethodHS256, secret, with(claims{"exp": now.Unix() + 1})), Identity{"u1", "", time.Unix(now.Unix()+1, 0).UTC()}},
 	} {
 		got, err := verifier(t, tc.change).Verify(t.Context(), tc.token)
@@ -139,10 +144,18 @@ func TestRefusals(t *testing.T) {
 		{"longer than the limit, though genuine", CodeTokenMalformed, nil, hs(claims{"pad": strings.Repeat("x", MaxTokenLen)})},
 		{"enormous", CodeTokenMalformed, nil, strings.Repeat("A", 10<<20)},
 
+		{"claims with something behind them", CodeTokenMalformed, nil, raw(t, hs256, `{"sub":"u","exp":1763900000}x`)},
+		{"two objects of claims", CodeTokenMalformed, nil, raw(t, hs256, `{"sub":"u","exp":1763900000}{}`)},
+
 		{"expired", CodeTokenExpired, nil, hs(claims{"exp": now.Add(-time.Hour).Unix()})},
 		{"expired within the leeway for other times", CodeTokenExpired, nil, hs(claims{"exp": now.Unix() - 1})},
 		{"expiring this very moment", CodeTokenExpired, nil, hs(claims{"exp": now.Unix()})},
 		{"not yet valid", CodeTokenNotActive, nil, hs(claims{"nbf": now.Unix() + 32})},
+		{"an exp before all times", CodeTokenExpired, nil, raw(t, hs256, `{"sub":"u","exp":-1e300}`)},
+		{"not yet valid, by far", CodeTokenNotActive, nil, raw(t, hs256, `{"sub":"u","exp":1763900000,"nbf":9223372036854775808}`)},
+		{"not valid ever", CodeTokenNotActive, nil, raw(t, hs256, `{"sub":"u","exp":1763900000,"nbf":1e300}`)},
+		{"an nbf that nobody counts to", CodeTokenInvalid, nil, raw(t, hs256, `{"sub":"u","exp":1763900000,"nbf":1e999}`)},
+		{"issued in a far future", CodeTokenNotActive, nil, raw(t, hs256, `{"sub":"u","exp":1763900000,"iat":1e19}`)},
 		{"issued in the future", CodeTokenNotActive, nil, hs(claims{"iat": now.Unix() + 32})},
 
 		{"another secret", CodeTokenInvalid, nil, sign(t, jwt.SigningMethodHS256, []byte("not the secret that was agreed upon"), with(nil))},
