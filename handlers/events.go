@@ -150,7 +150,7 @@ func checkMediaType(header http.Header) error {
 		return nil
 	}
 	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil || (media != "application/json" && !strings.HasSuffix(media, "+json")) {
+	if err != nil || media != "application/json" {
 		return refuse(codeUnsupportedMediaType, "", "")
 	}
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {

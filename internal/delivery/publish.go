@@ -189,7 +189,8 @@ func (d *Decision) answer() Answer {
 	return Answer{Result: r}
 }
 
-// entryOf is the event with a fingerprint that is equal for equal bodies, if it has a key that asks for it. Stores keep it.
+// entryOf is the event with a fingerprint, if it has a key that asks for it: equal for what says the same, however its data is
+// spelled. Stores keep it.
 func entryOf(ev events.Event) Entry {
 	e := Entry{Event: ev}
 	if ev.IdempotencyKey == "" {
@@ -202,7 +203,7 @@ func entryOf(ev events.Event) Entry {
 	}
 	part([]byte(ev.Name))
 	part([]byte(ev.JobID))
-	part(ev.Data)
+	part(events.AppendCanonical(nil, ev.Data))
 	rest := []byte{byte(ev.Kind), 0}
 	if ev.HasAttempt {
 		rest[1] = 1

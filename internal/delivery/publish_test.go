@@ -105,7 +105,7 @@ func TestARepeatHasTheIDOfTheFirstAndEmitsNothing(t *testing.T) {
 
 func TestAKeyBelongsToOneBody(t *testing.T) {
 	w := begin(t, delivery.Config{})
-	first := keyed("k", attempt(1, progress("1", `1`)))
+	first := keyed("k", attempt(1, progress("1", `{"a": ["é", 1]}`)))
 	w.publish(first)
 	change := func(f func(*events.Event)) events.Event {
 		ev := first
@@ -115,7 +115,8 @@ func TestAKeyBelongsToOneBody(t *testing.T) {
 	for name, ev := range map[string]events.Event{
 		"other name":    change(func(ev *events.Event) { ev.Name = "clip" }),
 		"other kind":    change(func(ev *events.Event) { ev.Kind = events.Failed }),
-		"other data":    change(func(ev *events.Event) { ev.Data = []byte(`2`) }),
+		"other data":    change(func(ev *events.Event) { ev.Data = []byte(`{"a":["è",1]}`) }),
+		"other number":  change(func(ev *events.Event) { ev.Data = []byte(`{"a":["é",1.0]}`) }),
 		"other job":     change(func(ev *events.Event) { ev.JobID = "2" }),
 		"other attempt": change(func(ev *events.Event) { ev.Attempt = 2 }),
 		"no attempt":    change(func(ev *events.Event) { ev.Attempt, ev.HasAttempt = 0, false }),
@@ -125,8 +126,10 @@ func TestAKeyBelongsToOneBody(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if res := w.publish(first); !res.Repeated {
-		t.Errorf("the same body: %+v", res)
+	for _, spelled := range []string{string(first.Data), `{"a":["é",1]}`, "{\"\\u0061\":\n[\"\\u00e9\",1]}"} {
+		if res := w.publish(change(func(ev *events.Event) { ev.Data = []byte(spelled) })); !res.Repeated {
+			t.Errorf("the same body as %s: %+v", spelled, res)
+		}
 	}
 	other := first
 	other.UserID = "bob"

@@ -365,6 +365,24 @@ func hex4(b []byte) rune {
 	return rune(n)
 }
 
+// escaped reads the escape sequence at the start of b, or both of a pair of surrogates; without its other half, one of them is
+// the rune. n is the length.
+func escaped(b []byte) (r rune, n int) {
+	if b[1] != 'u' {
+		if k := strings.IndexByte("bfnrt", b[1]); k >= 0 {
+			return rune("\b\f\n\r\t"[k]), 2
+		}
+		return rune(b[1]), 2
+	}
+	r = hex4(b[2:])
+	if utf16.IsSurrogate(r) && bytes.HasPrefix(b[6:], []byte(`\u`)) {
+		if whole := utf16.DecodeRune(r, hex4(b[8:])); whole != utf8.RuneError {
+			return whole, 12
+		}
+	}
+	return r, 6
+}
+
 // plain is the text of a quoted key. Keys with escapes are rare, and only they cost an allocation.
 func plain(quoted []byte) []byte {
 	if bytes.IndexByte(quoted, '\\') < 0 {
@@ -383,31 +401,17 @@ func unquote(quoted []byte) (string, bool) {
 	}
 	text := make([]byte, 0, len(body))
 	for i := 0; i < len(body); {
-		switch c := body[i]; {
-		case c != '\\':
-			text = append(text, c)
+		if body[i] != '\\' {
+			text = append(text, body[i])
 			i++
-		case body[i+1] != 'u':
-			c = body[i+1]
-			if k := strings.IndexByte("bfnrt", c); k >= 0 {
-				c = "\b\f\n\r\t"[k]
-			}
-			text = append(text, c)
-			i += 2
-		default:
-			r := hex4(body[i+2:])
-			i += 6
-			if utf16.IsSurrogate(r) {
-				if !bytes.HasPrefix(body[i:], []byte(`\u`)) {
-					return "", false
-				}
-				if r = utf16.DecodeRune(r, hex4(body[i+2:])); r == utf8.RuneError {
-					return "", false
-				}
-				i += 6
-			}
-			text = utf8.AppendRune(text, r)
+			continue
 		}
+		r, n := escaped(body[i:])
+		if utf16.IsSurrogate(r) {
+			return "", false
+		}
+		text = utf8.AppendRune(text, r)
+		i += n
 	}
 	return string(text), true
 }
