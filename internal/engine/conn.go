@@ -183,20 +183,9 @@ func (c *Conn) uncorkLocked() {
 	}
 }
 
-// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has
-// answered; 0 when the connection is closed. A client answers in order, after everything sent
-// before.
-func (c *Conn) Ping() uint32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != stateOpen || c.pingLocked() != nil {
-		return 0
-	}
-	return c.pings
-}
-
-// SendPing is Send and Ping in one write; 0 when the connection does not take them.
-func (c *Conn) SendPing(frames ...*Frame) uint32 {
+// Ping sends the frames, if any, and a ping behind them in one write. It returns the ping's seq, which Handler.Pong gets back
+// when the client has answered: in order, after everything sent before. It is 0 when the connection does not take them.
+func (c *Conn) Ping(frames ...*Frame) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != stateOpen || c.pingLocked(frames...) != nil {

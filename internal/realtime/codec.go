@@ -214,31 +214,10 @@ func (d *decoder) binary(data []byte) (packet, error) {
 }
 
 // head is the part of a packet before its payload, which is appended to it.
-func head(kind packetType, attachments int, namespace string, id uint64, hasID bool) []byte {
+func head(kind packetType, namespace string) []byte {
 	dst := []byte{byte(kind)}
-	if kind.isBinary() {
-		dst = strconv.AppendInt(dst, int64(attachments), 10)
-		dst = append(dst, '-')
-	}
 	if namespace != mainNamespace {
-		dst = append(dst, namespace...)
-		dst = append(dst, ',')
-	}
-	if hasID {
-		dst = strconv.AppendUint(dst, id, 10)
+		dst = append(append(dst, namespace...), ',')
 	}
 	return dst
-}
-
-// appendArray appends the values as a JSON array, after first when that is not nil.
-func appendArray(dst []byte, first []byte, values []json.RawMessage) []byte {
-	dst = append(dst, '[')
-	dst = append(dst, first...)
-	for i, v := range values {
-		if i > 0 || first != nil {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, v...)
-	}
-	return append(dst, ']')
 }

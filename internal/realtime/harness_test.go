@@ -81,7 +81,7 @@ func (r *recorder) Connected(_ context.Context, s *Session) {
 
 // hasJoined reports whether JoinUser was called.
 func hasJoined(s *Session) bool {
-	members := s.hub.rooms.appendMembers(nil, []byte(userRoomPrefix+s.userID))
+	members := s.hub.users.appendMembers(nil, s.userID)
 	return slices.ContainsFunc(members, func(m member) bool { return m.session == s && m.shown != unseen })
 }
 

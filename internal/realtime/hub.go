@@ -1,18 +1,67 @@
+// Package realtime is the Socket.IO side of the house: the [Hub] owns the Socket.IO library's server, every connected
+// [Session], and the rooms they are in.
+//
+// In flow connections (from package engine) and messages for users and rooms (from delivery and presence); out flow calls to
+// a [Lifecycle] (authenticate, connected, disconnected, confirmed) and to the typed handlers of client events ([Handle]).
+// Nothing outside sees the library, its callbacks or its []any.
+//
+// # The way of a packet
+//
+//	engine reader → ingress (copies, counts, never blocks others) → that session's task → decoder → connect | handler
+//	EmitUser → snapshot of the room → one engine.Frame → Conn.Send of each session
+//
+// The ingress stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
+// thing only: a CONNECT to the main namespace that is well formed and is the first of its connection. The library then does
+// what it is good at (middleware, CONNECT and CONNECT_ERROR, socket identity, io.To(room).Emit through our [socket.Adapter]);
+// it is told when the connection is gone. Events never reach it: it would run each in a goroutine of its own and lose their
+// order.
+//
+// All packets of one session are handled one at a time, in order, on a goroutine that lives only while there is work. The
+// goroutine that reads from the client only hands over, so its stack stays small and a slow handler holds back nobody but
+// its own client.
+//
+// # What is refused, and how
+//
+// The namespace is "/". A CONNECT to another one is answered CONNECT_ERROR {"message":"Invalid namespace"}, at most three
+// times a connection. A refused CONNECT is answered CONNECT_ERROR {"message":…,"data":{"code":…,"message":…}}, and the
+// connection is closed a second later. Everything else that is not allowed closes the connection at once, under a reason
+// that is counted ([Stats].Closed): packets that are not Socket.IO 5, events before the CONNECT was answered, a second
+// CONNECT, attachments beyond eight or beyond 1 MiB, more events than Config.EventRate allows. Clients
+// with socket.io-msgpack-parser send their CONNECT as a binary message; they are answered CONNECT_ERROR in msgpack, so that
+// they stay away, and closed as "unsupported parser".
+//
+// An ACK that nobody asked for is ignored, as the official servers do: the server asks for none. It counts as an event
+// against the rate.
+//
+// # Order
+//
+// Two emits made one after the other reach every session in that order: an emit hands its frame to every connection before
+// it returns, and a connection keeps the order of its sends. Emits made at the same time by different goroutines may reach
+// two sockets in different order; who needs one order for a user serializes its emits, as delivery does.
+//
+// No lock is held while sending. An emit copies the list of members under the lock of the room's shard and sends after it:
+// it reaches those who were in the room when it began, and a session that leaves meanwhile drops it.
+//
+// # Receipts
+//
+// A message with Confirm is followed by an Engine.IO ping. Clients answer pings in the order of what they received, so the
+// pong proves that the client's Socket.IO runtime has had the message. One such ping is in flight per session at a time.
 package realtime
 
 import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zishang520/socket.io/v2/socket"
 
 	"jobwire/internal/engine"
-	"jobwire/internal/events"
 )
 
 // Hub serves Socket.IO to any number of clients and sends messages to users and rooms.
@@ -20,13 +69,14 @@ type Hub struct {
 	config    Config
 	lifecycle Lifecycle
 	log       *slog.Logger
-	handlers  map[string]rawHandler // complete before the hub serves
+	handlers  map[string]handler // complete before the hub serves
 
 	engine  *engine.Server
 	io      *socket.Server
 	binding *engine.Binding
 
-	rooms     *index
+	users     *index // a room for every user, by user id
+	rooms     *index // those of Session.Join
 	deadlines *deadlines
 	asks      asks
 	tokenCost int64 // ns that a message takes from the token bucket
@@ -38,19 +88,6 @@ type Hub struct {
 	loops  sync.WaitGroup // of deadlines and asks; they end with base
 }
 
-// emission is what an emit needs while it is on its way.
-type emission struct {
-	members []member // of the room
-	frames  [1]*engine.Frame
-}
-
-// Message is one Socket.IO packet on its way to clients.
-type Message struct {
-	Packet  []byte    // from events.Encode; copied by the call that takes it
-	Place   events.ID // among what its user is shown; zero for what has none
-	Confirm bool      // ask the client for a receipt of the message with that place as its id
-}
-
 // New returns a hub that serves nobody yet. Its goroutines end with Shutdown.
 func New(config Config, lifecycle Lifecycle) *Hub {
 	config = config.WithDefaults()
@@ -58,7 +95,8 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		config:    config,
 		lifecycle: lifecycle,
 		log:       config.Logger,
-		handlers:  make(map[string]rawHandler),
+		handlers:  make(map[string]handler),
+		users:     newIndex(),
 		rooms:     newIndex(),
 		deadlines: newDeadlines(),
 		asks:      asks{wake: make(chan struct{}, 1)},
@@ -115,90 +153,8 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 	return (*ingress)(s)
 }
 
-// EmitUser sends m to the sessions of a user that have not been shown newer, one frame for all of them, or keeps it back for
-// them until Live. It returns to how many.
-func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
-	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
-	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(to *member, frames []*engine.Frame) bool {
-		switch {
-		case to.shown == unseen, !m.Place.IsZero() && m.Place.Compare(to.shown) <= 0:
-			return false
-		case to.open != nil && !m.Confirm:
-			return to.open.Send(frames...) == nil
-		}
-		return to.session.deliver(frames, m.Place, m.Confirm)
-	})
-}
-
 // UserSockets counts the sessions of a user that have joined the user's room.
-func (h *Hub) UserSockets(userID string) int { return h.rooms.count(userRoomPrefix + userID) }
-
-// RoomPacket is a Socket.IO packet for a room.
-type RoomPacket struct {
-	Packet     []byte // from events.Encode; copied by the call that takes it
-	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
-}
-
-// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each session gets
-// all that are for it in one write. It returns to how many sessions.
-func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
-	sessions := h.rooms.sessionsIn(room)
-	if len(sessions) == 0 || len(packets) == 0 {
-		return 0
-	}
-	var batch engine.Batch
-	except := make(map[string]int) // the places of packets that leave a user out
-	for i, p := range packets {
-		batch.Add(p.Packet)
-		if p.ExceptUser != "" {
-			except[p.ExceptUser] = i
-		}
-	}
-	last, deliveries := len(packets), 0
-	all := [1]*engine.Frame{batch.Frame(0, last)}
-	for _, s := range sessions {
-		frames, n := all[:], last
-		if i, out := except[s.userID]; out {
-			if n--; n == 0 {
-				continue
-			}
-			frames = frames[:0:0]
-			if i > 0 {
-				frames = append(frames, batch.Frame(0, i))
-			}
-			if i+1 < last {
-				frames = append(frames, batch.Frame(i+1, last))
-			}
-		}
-		if s.send(frames, events.ID{}, false) {
-			sockets++
-			deliveries += n
-		}
-	}
-	h.count.emits.Add(1)
-	h.count.deliveries.Add(uint64(deliveries))
-	return sockets
-}
-
-// emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.
-func (h *Hub) emit(room []byte, m Message, send func(to *member, frames []*engine.Frame) bool) (sockets int) {
-	e := h.emissions.Get().(*emission)
-	e.members = h.rooms.appendMembers(e.members[:0], room)
-	if len(e.members) > 0 {
-		e.frames[0] = engine.TextFrame(m.Packet)
-		for i := range e.members {
-			if send(&e.members[i], e.frames[:]) {
-				sockets++
-			}
-		}
-		h.count.emits.Add(1)
-		h.count.deliveries.Add(uint64(sockets))
-	}
-	clear(e.members) // sessions must not live on in the pool
-	e.frames[0] = nil
-	h.emissions.Put(e)
-	return sockets
-}
+func (h *Hub) UserSockets(userID string) int { return h.users.count(userID) }
 
 // DisconnectUser ends all sessions of a user for good: last, if not nil, is the last packet they get, then Socket.IO's
 // DISCONNECT, then the transport closes. It returns how many sessions there were. A CONNECT that is being judged meanwhile
@@ -208,7 +164,7 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 	if last != nil {
 		frame = engine.TextFrame(last)
 	}
-	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
+	for _, s := range h.users.sessionsIn(userID) {
 		if s.disconnect(frame) {
 			sockets++
 		}
@@ -218,7 +174,7 @@ func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
 
 // ReconnectUser closes the connections of a user's sessions, after what is queued. The clients come back by themselves.
 func (h *Hub) ReconnectUser(userID string) {
-	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
+	for _, s := range h.users.sessionsIn(userID) {
 		s.Close(ReasonMissedEvents)
 	}
 }
@@ -231,4 +187,71 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	h.cancel()
 	h.loops.Wait()
 	return err
+}
+
+// Stats is a snapshot of a hub's counters and gauges. Counters only grow; gauges say so.
+type Stats struct {
+	Unauthenticated int64 // gauge: connections without a session
+	Sessions        int64 // gauge: sessions
+	Rooms           int   // gauge: rooms, one per connected user included
+
+	Connected     uint64            // sessions that were opened
+	Refused       map[string]uint64 // CONNECTs refused, by code; invalid_namespace among them
+	Overloaded    uint64            // handshakes answered 503: Config.MaxUnauthenticated
+	Closed        map[string]uint64 // connections that ended, by reason
+	Packets       uint64            // messages that clients sent, attachments counted one by one
+	Events        uint64            // events for which there was a handler
+	UnknownEvents uint64            // events for which there was none
+	StrayAcks     uint64            // acks that nobody had asked for
+	Emits         uint64            // EmitUser and EmitRoom calls that found a session
+	Deliveries    uint64            // messages that EmitUser and EmitRoom handed to sessions
+	Receipts      uint64            // confirmations that clients gave
+	Panics        uint64            // recovered; each closed its connection
+
+	Engine engine.Stats
+}
+
+// counters are the hub's live numbers behind Stats.
+type counters struct {
+	unauthenticated, sessions              atomic.Int64
+	connected, overloaded, packets, events atomic.Uint64
+	unknown, strayAcks, emits, deliveries  atomic.Uint64
+	receipts, panics                       atomic.Uint64
+	refused, closed                        tally
+}
+
+// tally counts by name. The names are reasons and codes of the program, never what a client sent.
+type tally struct {
+	mu sync.Mutex
+	by map[string]uint64
+}
+
+func (t *tally) add(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.by == nil {
+		t.by = make(map[string]uint64)
+	}
+	t.by[name]++
+}
+
+func (t *tally) copy() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.by == nil {
+		return map[string]uint64{}
+	}
+	return maps.Clone(t.by)
+}
+
+// Stats returns the hub's numbers. They are read one by one, so they agree with each other only when nothing moves.
+func (h *Hub) Stats() Stats {
+	n := &h.count
+	return Stats{
+		Unauthenticated: n.unauthenticated.Load(), Sessions: n.sessions.Load(), Rooms: h.users.size() + h.rooms.size(),
+		Connected: n.connected.Load(), Refused: n.refused.copy(), Overloaded: n.overloaded.Load(), Closed: n.closed.copy(),
+		Packets: n.packets.Load(), Events: n.events.Load(), UnknownEvents: n.unknown.Load(), StrayAcks: n.strayAcks.Load(),
+		Emits: n.emits.Load(), Deliveries: n.deliveries.Load(), Receipts: n.receipts.Load(), Panics: n.panics.Load(),
+		Engine: h.engine.Stats(),
+	}
 }

@@ -68,7 +68,7 @@ func (in *ingress) Closed(reason string) engine.Task {
 	s.closed, s.reason = true, reason
 	s.vacate()
 	s.hub.deadlines.set(s, time.Time{})
-	s.held = nil
+	s.held.Store(nil)
 	if s.cancel != nil {
 		s.cancel()
 	}
@@ -104,7 +104,7 @@ func (s *Session) arrive(a arrival) engine.Task {
 		<-room
 		s.mu.Lock()
 	}
-	a.early = !s.answered
+	a.early = !s.answered.Load()
 	box.queue = append(box.queue, a)
 	box.bytes += len(a.data)
 	runs := box.running

@@ -3,6 +3,7 @@ package realtime
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -186,7 +187,35 @@ func TestUnaskedAcksAreIgnored(t *testing.T) {
 
 // handleEcho answers acks with the arguments.
 func handleEcho(h *Hub) {
-	HandleRaw(h, "echo", func(_ context.Context, _ *Session, args Args) (Args, error) { return args, nil })
+	HandleInOrder(h, "echo", func(_ context.Context, s *Session, args Args, _ func(any, error)) {
+		switch n := len(args.Attachments); {
+		case !args.Asked:
+		case n == 0:
+			s.Send(frames(fmt.Sprintf("3%d[", args.ID), args)...)
+		default:
+			s.Send(frames(fmt.Sprintf("6%d-%d[", n, args.ID), args)...)
+		}
+	})
+}
+
+// frames are a packet that begins so and ends with the arguments.
+func frames(packet string, args Args) []*engine.Frame {
+	all := []*engine.Frame{engine.TextFrame(appendValues([]byte(packet), args.Values))}
+	for _, attachment := range args.Attachments {
+		all = append(all, engine.BinaryFrame(attachment))
+	}
+	return all
+}
+
+// appendValues ends a JSON array with these elements.
+func appendValues(dst []byte, values []json.RawMessage) []byte {
+	for i, v := range values {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, v...)
+	}
+	return append(dst, ']')
 }
 
 func TestEventRateIsBounded(t *testing.T) {

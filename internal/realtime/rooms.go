@@ -49,9 +49,6 @@ type seat struct {
 	at      int      // guarded by the mu of the room's shard: others move it when they leave
 }
 
-// userRoomPrefix begins the names of the rooms that the hub itself fills: "user:<id>".
-const userRoomPrefix = "user:"
-
 func newIndex() *index {
 	x := &index{seed: maphash.MakeSeed()}
 	for i := range x.shards {
@@ -60,11 +57,7 @@ func newIndex() *index {
 	return x
 }
 
-func (x *index) shardOf(name []byte) *shard {
-	return &x.shards[maphash.Bytes(x.seed, name)%uint64(len(x.shards))]
-}
-
-func (x *index) shardOfString(name string) *shard {
+func (x *index) shard(name string) *shard {
 	return &x.shards[maphash.String(x.seed, name)%uint64(len(x.shards))]
 }
 
@@ -87,7 +80,7 @@ func (h *shard) drop(r *room) {
 
 // reserve promises one more seat in the room, unless limit seats are taken or promised.
 func (x *index) reserve(name string, limit int) bool {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.room(name)
@@ -101,7 +94,7 @@ func (x *index) reserve(name string, limit int) bool {
 
 // release takes back one promise of reserve.
 func (x *index) release(name string) {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[name]; r != nil {
@@ -112,7 +105,7 @@ func (x *index) release(name string) {
 
 // join seats a session; taken must not be in a room. promised says that the seat was reserved.
 func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.room(name)
@@ -124,10 +117,13 @@ func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
 	r.seats = append(r.seats, taken)
 }
 
-// leave frees a seat.
+// leave frees a seat, if it is taken.
 func (x *index) leave(taken *seat) {
 	r := taken.room
-	h := x.shardOfString(r.name)
+	if r == nil {
+		return
+	}
+	h := x.shard(r.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := len(r.members) - 1
@@ -142,7 +138,7 @@ func (x *index) leave(taken *seat) {
 // open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the
 // session, which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
 func (x *index) open(taken *seat) {
-	h := x.shardOfString(taken.room.name)
+	h := x.shard(taken.room.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken.room.members[taken.at].open = taken.session.conn
@@ -150,26 +146,15 @@ func (x *index) open(taken *seat) {
 
 // show notes up to which place a member needs nothing any more.
 func (x *index) show(taken *seat, upTo events.ID) {
-	h := x.shardOfString(taken.room.name)
+	h := x.shard(taken.room.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	taken.room.members[taken.at].shown = upTo
 }
 
-// appendMembers appends those who are in the room now.
-func (x *index) appendMembers(to []member, name []byte) []member {
-	h := x.shardOf(name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if r := h.rooms[string(name)]; r != nil {
-		to = append(to, r.members...)
-	}
-	return to
-}
-
 // sessionsIn returns those who are in the room now.
 func (x *index) sessionsIn(name string) []*Session {
-	members := x.appendMembers(nil, []byte(name))
+	members := x.appendMembers(nil, name)
 	sessions := make([]*Session, len(members))
 	for i := range members {
 		sessions[i] = members[i].session
@@ -179,7 +164,7 @@ func (x *index) sessionsIn(name string) []*Session {
 
 // count returns how many members of a room are emitted to.
 func (x *index) count(name string) (members int) {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[name]; r != nil {
@@ -201,4 +186,51 @@ func (x *index) size() (rooms int) {
 		h.mu.Unlock()
 	}
 	return rooms
+}
+
+// RoomPacket is a Socket.IO packet for a room.
+type RoomPacket struct {
+	Packet     []byte // from events.Encode; copied by the call that takes it
+	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
+}
+
+// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each session gets
+// all that are for it in one write. It returns to how many sessions.
+func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
+	sessions := h.rooms.sessionsIn(room)
+	if len(sessions) == 0 || len(packets) == 0 {
+		return 0
+	}
+	var batch engine.Batch
+	except := make(map[string]int) // the places of packets that leave a user out
+	for i, p := range packets {
+		batch.Add(p.Packet)
+		if p.ExceptUser != "" {
+			except[p.ExceptUser] = i
+		}
+	}
+	last, deliveries := len(packets), 0
+	all := [1]*engine.Frame{batch.Frame(0, last)}
+	for _, s := range sessions {
+		frames, n := all[:], last
+		if i, out := except[s.userID]; out {
+			if n--; n == 0 {
+				continue
+			}
+			frames = frames[:0:0]
+			if i > 0 {
+				frames = append(frames, batch.Frame(0, i))
+			}
+			if i+1 < last {
+				frames = append(frames, batch.Frame(i+1, last))
+			}
+		}
+		if s.send(frames, events.ID{}, false) {
+			sockets++
+			deliveries += n
+		}
+	}
+	h.count.emits.Add(1)
+	h.count.deliveries.Add(uint64(deliveries))
+	return sockets
 }

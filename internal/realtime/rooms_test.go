@@ -52,7 +52,7 @@ func TestRoomsUnderChurn(t *testing.T) {
 				}
 				found := 0
 				for i := range 7 {
-					members := x.appendMembers(nil, fmt.Append(nil, "r", i))
+					members := x.appendMembers(nil, fmt.Sprint("r", i))
 					found += len(members)
 					for _, m := range members {
 						if m.open != nil && m.open != m.session.conn {

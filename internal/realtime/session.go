@@ -51,21 +51,19 @@ type Session struct {
 
 	deadline deadline // guarded by hub.deadlines.mu
 
-	holding  atomic.Bool // whether held is to be asked; written under mu
-	greeting atomic.Bool // Connected runs and its output is held back; written under mu
+	held     atomic.Pointer[replayBuffer] // nil when nothing is kept back; written under mu
+	answered atomic.Bool                  // the CONNECT reply is on its way; written under mu
 
 	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms, deadlines and asks
 	state    state
-	answered bool   // the CONNECT reply is on its way
 	closed   bool   // the connection is gone
 	reason   string // why
 	identity auth.Identity
 	ready    chan *socket.Socket // while the library builds its socket; nil comes when the connection is gone
 	user     seat                // in the user's room
-	others   []*seat             // in other rooms
+	other    seat                // in that of Join
 	inbox    inbox
-	held     *replayBuffer      // nil when nothing is held back
-	cancel   context.CancelFunc // of the context of Connected; nil when it does not run
+	cancel   context.CancelFunc // of the context of the call that the task makes; nil when it makes none
 	receipts receipts
 }
 
@@ -86,9 +84,6 @@ func (s *Session) Identity() auth.Identity {
 // 64 bytes and otherwise unchecked; empty when it was another user who was connected.
 func (s *Session) Offset() (offset string, has bool) { return s.offset, s.recovers }
 
-// Transport returns "polling" or "websocket": what the session is on now.
-func (s *Session) Transport() string { return s.conn.Transport() }
-
 // Buffered returns how many bytes wait for this client.
 func (s *Session) Buffered() int { return s.conn.Buffered() }
 
@@ -97,9 +92,9 @@ func (s *Session) Emit(m Message) bool {
 	return s.isLive() && s.send([]*engine.Frame{engine.TextFrame(m.Packet)}, m.Place, m.Confirm)
 }
 
-// EmitArgs sends an event with arguments as a client would send it, attachments included, to this session only.
-func (s *Session) EmitArgs(event string, args Args) bool {
-	return s.isLive() && s.send(args.frames(packetEvent, event, 0), events.ID{}, false)
+// Send sends frames to this session only, past what is kept back.
+func (s *Session) Send(frames ...*engine.Frame) bool {
+	return s.isLive() && s.send(frames, events.ID{}, false)
 }
 
 // isLive reports whether the client is in the namespace: before, nothing may reach it, and afterwards nothing need.
@@ -109,30 +104,10 @@ func (s *Session) isLive() bool {
 	return s.state == stateLive && !s.closed
 }
 
-// send hands the frames to the connection, and asks for a receipt if it should. No lock is held while sending.
-func (s *Session) send(frames []*engine.Frame, id events.ID, confirm bool) bool {
-	sent := false
-	switch {
-	case confirm && s.beginReceipt(id):
-		sent = s.pinged(s.conn.SendPing(frames...))
-	case s.conn.Send(frames...) == nil:
-		sent = true
-		if confirm {
-			s.askReceipt(id)
-		}
-	}
-	if sent && s.greeting.Load() && s.conn.Buffered() > maxCorked {
-		s.answer()
-	}
-	return sent
-}
-
 // answer lets go of what has been held back since the CONNECT was admitted. From now on the client may send.
 func (s *Session) answer() {
 	s.mu.Lock()
-	again := s.answered
-	s.answered = true
-	s.greeting.Store(false)
+	again := s.answered.Swap(true)
 	s.open()
 	s.mu.Unlock()
 	if !again {
@@ -142,64 +117,25 @@ func (s *Session) answer() {
 
 // open lets the messages for the user's room pass the session by, if it keeps none back. The caller holds mu.
 func (s *Session) open() {
-	if s.held == nil && s.answered && s.user.room != nil {
-		s.hub.rooms.open(&s.user)
+	if s.held.Load() == nil && s.answered.Load() && s.user.room != nil {
+		s.hub.users.open(&s.user)
 	}
 }
 
-// Join puts the session into the rooms; those it is in already are left alone. Rooms named "user:…" are the hub's own.
-func (s *Session) Join(rooms ...string) {
+// Join puts the session into a room beside its user's, of which it has one at most: that of presence.
+func (s *Session) Join(room string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.state != stateLive {
-		return // or it would stay in the room for ever
-	}
-	for _, name := range rooms {
-		if s.seatIn(name) == nil {
-			taken := &seat{session: s}
-			s.hub.rooms.join(name, taken, false, events.ID{})
-			s.others = append(s.others, taken)
-		}
+	if !s.closed && s.state == stateLive && s.other.room == nil { // or it would stay in the room for ever
+		s.other.session = s
+		s.hub.rooms.join(room, &s.other, false, events.ID{})
 	}
 }
 
-// Leave takes the session out of the rooms.
-func (s *Session) Leave(rooms ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range rooms {
-		for i, taken := range s.others {
-			if taken.room.name == name {
-				s.hub.rooms.leave(taken)
-				s.others = append(s.others[:i], s.others[i+1:]...)
-				break
-			}
-		}
-	}
-}
-
-// seatIn returns the session's seat in a room, nil when it has none. The caller holds mu.
-func (s *Session) seatIn(room string) *seat {
-	if s.user.room != nil && s.user.room.name == room {
-		return &s.user
-	}
-	for _, taken := range s.others {
-		if taken.room.name == room {
-			return taken
-		}
-	}
-	return nil
-}
-
-// vacate takes the session out of all rooms. The caller holds mu.
+// vacate takes the session out of its rooms. The caller holds mu.
 func (s *Session) vacate() {
-	if s.user.room != nil {
-		s.hub.rooms.leave(&s.user)
-	}
-	for _, taken := range s.others {
-		s.hub.rooms.leave(taken)
-	}
-	s.others = nil
+	s.hub.users.leave(&s.user)
+	s.hub.rooms.leave(&s.other)
 }
 
 // Refresh replaces the session's identity with that of a newer token and moves the moment at which it expires. A token of
