@@ -82,7 +82,7 @@ type Conn struct {
 
 	srv *Server
 
-	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler
+	// mu guards everything below except in. It is a leaf but for that of Server.beats; no Handler
 	// is called under it, and nothing under it waits for the client.
 	mu       sync.Mutex
 	state    connState
@@ -106,7 +106,7 @@ type Conn struct {
 	id, remote string // constant
 
 	pings, pongs uint32 // seq of the last ping sent, of the last one answered
-	beat         beat   // guarded by the heartbeat's lock, but for its seq
+	beat         beat
 
 	in reader // belongs to the goroutine that reads nc
 }
@@ -205,28 +205,6 @@ func (c *Conn) pingLocked(frames ...*Frame) error {
 	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
 }
 
-// nextSeq skips 0, which stands for no ping.
-func nextSeq(seq uint32) uint32 {
-	if seq++; seq == 0 {
-		return 1
-	}
-	return seq
-}
-
-// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when
-// there is none.
-func (c *Conn) pongLocked() (uint32, bool) {
-	if c.pongs == c.pings {
-		return 0, false
-	}
-	c.pongs = nextSeq(c.pongs)
-	if c.awaiting && c.pongs == c.beat.seq {
-		c.awaiting = false
-		c.srv.beats.schedule(c)
-	}
-	return c.pongs, true
-}
-
 // Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client
 // is told. It returns at once; only the first call counts.
 func (c *Conn) Close(reason string) {
@@ -270,7 +248,7 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	}
 	c.state, c.reason, c.corked = stateClosing, reason, 0
 	if c.started {
-		c.srv.beats.cancel(c)
+		c.srv.beats.Cancel((*beating)(c))
 		c.srv.closed(c, reason)
 	}
 	switch {
@@ -351,7 +329,7 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 		}
 	}
 	if c.state == stateOpen {
-		c.srv.beats.schedule(c)
+		c.restLocked()
 		c.uncorkLocked()
 		return
 	}

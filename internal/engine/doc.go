@@ -59,7 +59,7 @@
 // flusher that lives while there is a queue. One goroutine makes all heartbeats. Shutdown waits for
 // all of them.
 //
-// Conn.mu guards one session and is a leaf, but for the heartbeat's lock below it. Server.mu and
+// Conn.mu guards one session and is a leaf, but for that of Server.beats below it. Server.mu and
 // the runners' lock are never held together with it. No Handler, logger or library call is made
 // under any of them.
 package engine

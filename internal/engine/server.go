@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"jobwire/internal/timers"
 )
 
 // Config holds a server's knobs. A zero or negative value means the default.
@@ -96,7 +98,8 @@ type Server struct {
 	cfg     Config
 	accept  func(*Conn, *http.Request) Handler
 	count   counters
-	beats   heartbeat
+	beats   *timers.List[*beating]
+	epoch   time.Time
 	runners runners
 
 	// wg counts sessions until their Closed has returned and their descriptor is closed, and every
@@ -113,8 +116,8 @@ type Server struct {
 // its client, with the handshake request, and returns the session's handler; what it sends follows
 // the open packet in the same write. A nil Handler refuses the client, see Config.Refuse.
 func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
-	s := &Server{cfg: cfg.WithDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
-	s.beats.init(s)
+	s := &Server{cfg: cfg.WithDefaults(), accept: accept, epoch: time.Now(), conns: make(map[string]*Conn), stop: make(chan struct{})}
+	s.beats = timers.New[*beating](s.clock)
 	return s
 }
 
@@ -299,6 +302,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() { // ends with the last session
 		s.wg.Wait()
 		s.runners.wait()
+		s.beats.Stop()
 		close(done)
 	}()
 	select {

@@ -411,6 +411,20 @@ func TestTokenExpiresWhileConnected(t *testing.T) {
 	}
 }
 
+func TestATokenThatDoesNotExpire(t *testing.T) {
+	s := newStand(t, Config{HandshakeTimeout: 50 * time.Millisecond}, func(r *recorder, _ *Hub) {
+		r.authenticate = func(Handshake) (auth.Identity, error) { return auth.Identity{UserID: "alice"}, nil }
+	})
+	c := s.dial(t)
+	c.write("40")
+	c.read()
+	if n := s.deadlines.Len(); n != 0 {
+		t.Errorf("%d deadlines", n)
+	}
+	s.EmitUser("alice", message("x", `1`, 0))
+	c.expect(`42["x",1]`)
+}
+
 func TestRefreshMovesTheExpiry(t *testing.T) {
 	t.Parallel()
 	soon := 300 * time.Millisecond

@@ -62,6 +62,7 @@ import (
 	"github.com/zishang520/socket.io/v2/socket"
 
 	"jobwire/internal/engine"
+	"jobwire/internal/timers"
 )
 
 // Hub serves Socket.IO to any number of clients and sends messages to users and rooms.
@@ -77,7 +78,7 @@ type Hub struct {
 
 	users     *index // a room for every user, by user id
 	rooms     *index // those of Session.Join
-	deadlines *deadlines
+	deadlines *timers.List[*deadline]
 	asks      asks
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
@@ -85,7 +86,7 @@ type Hub struct {
 
 	base   context.Context // of all handlers; ends when Shutdown gives up on them
 	cancel context.CancelFunc
-	loops  sync.WaitGroup // of deadlines and asks; they end with base
+	loops  sync.WaitGroup // of asks; they end with base
 }
 
 // New returns a hub that serves nobody yet. Its goroutines end with Shutdown.
@@ -98,12 +99,11 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		handlers:  make(map[string]handler),
 		users:     newIndex(),
 		rooms:     newIndex(),
-		deadlines: newDeadlines(),
+		deadlines: timers.New[*deadline](func() int64 { return time.Now().UnixNano() }),
 		asks:      asks{wake: make(chan struct{}, 1)},
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
-	h.loops.Go(func() { h.deadlines.run(h.base) })
 	h.loops.Go(func() { h.asks.run(h.base, config.ReceiptInterval) })
 	h.emissions.New = func() any { return new(emission) }
 	config.Engine.Refuse = h.overloaded
@@ -149,7 +149,7 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 		authorization = authorization[:maxAuthorization]
 	}
 	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization)}
-	h.deadlines.set(s, time.Now().Add(h.config.HandshakeTimeout))
+	s.setDeadline(time.Now().Add(h.config.HandshakeTimeout)) // nobody else has it yet
 	return (*ingress)(s)
 }
 
@@ -185,6 +185,7 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cancel)()
 	err := h.engine.Shutdown(ctx) // the sessions' tasks among them
 	h.cancel()
+	h.deadlines.Stop()
 	h.loops.Wait()
 	return err
 }

@@ -67,7 +67,7 @@ func (in *ingress) Closed(reason string) engine.Task {
 	s.mu.Lock()
 	s.closed, s.reason = true, reason
 	s.vacate()
-	s.hub.deadlines.set(s, time.Time{})
+	s.hub.deadlines.Cancel((*deadline)(s))
 	s.held.Store(nil)
 	if s.cancel != nil {
 		s.cancel()

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"jobwire/internal/auth"
 	"jobwire/internal/engine"
 	"jobwire/internal/events"
+	"jobwire/internal/timers"
 )
 
 // state is where a session is on its way. It only moves forward.
@@ -49,7 +51,7 @@ type Session struct {
 	spent   int64 // the reader's: when the token bucket will be full again, Unix ns
 	flooded bool  // the reader's: the bucket ran dry
 
-	deadline deadline // guarded by hub.deadlines.mu
+	timer timers.Timer // of the deadline
 
 	held     atomic.Pointer[replayBuffer] // nil when nothing is kept back; written under mu
 	answered atomic.Bool                  // the CONNECT reply is on its way; written under mu
@@ -171,18 +173,39 @@ func (s *Session) disconnect(last *engine.Frame) bool {
 
 var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
 
-// setDeadline moves the session's deadline, unless it is over. The caller holds mu.
+// setDeadline moves the moment at which something must have happened: the CONNECT before the handshake timeout, the close
+// after a refusal, a fresh token before the old one expires. A session that is over has none. The caller holds mu.
 func (s *Session) setDeadline(at time.Time) {
-	if !s.closed {
-		s.hub.deadlines.set(s, at)
+	switch {
+	case s.closed:
+	case at.IsZero(): // a token that does not expire
+		s.hub.deadlines.Cancel((*deadline)(s))
+	default:
+		s.hub.deadlines.Set((*deadline)(s), unixNano(at))
 	}
 }
 
-// deadlinePassed closes the connection for what it has not done in time. It is called by the hub's deadlines goroutine.
-func (s *Session) deadlinePassed(now time.Time) {
+// latest is the last moment that Unix nanoseconds can tell, in the year 2262. Tokens may live longer.
+var latest = time.Unix(0, math.MaxInt64)
+
+func unixNano(at time.Time) int64 {
+	if at.After(latest) {
+		return math.MaxInt64
+	}
+	return at.UnixNano()
+}
+
+// deadline is a Session that waits in Hub.deadlines.
+type deadline Session
+
+func (d *deadline) Timer() *timers.Timer { return &d.timer }
+
+// Expired closes the connection for what it has not done in time.
+func (d *deadline) Expired() {
+	s := (*Session)(d)
 	s.mu.Lock()
 	state := s.state
-	if expires := s.identity.ExpiresAt; state == stateLive && expires.After(now) {
+	if expires := s.identity.ExpiresAt; state == stateLive && (expires.IsZero() || expires.After(time.Now())) {
 		s.setDeadline(expires) // refreshed, or connected, just now
 		s.mu.Unlock()
 		return
