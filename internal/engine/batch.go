@@ -2,8 +2,8 @@ package engine
 
 import "encoding/binary"
 
-// Batch is text messages that travel together: encoded once, one behind the other in one buffer. The frames cut from it
-// share that buffer, so a connection that gets another part of the batch than the rest costs no copy either.
+// Batch is text messages that travel together: encoded once, one behind the other in one buffer. The frames cut from it share
+// that buffer, so a connection that gets another part of the batch than the rest costs no copy either.
 type Batch struct {
 	wire []byte
 	ends []int // where each message ends in wire

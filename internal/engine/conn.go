@@ -26,8 +26,7 @@ var reasons = [...]string{
 	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
 }
 
-// connState is how far a session is on its way from its handshake to its end, see Conn. It only
-// moves forward.
+// connState is how far a session is on its way from its handshake to its end, see Conn. It only moves forward.
 type connState uint8
 
 const (
@@ -48,8 +47,8 @@ const (
 	webSocket
 )
 
-// Conn is one session with one client, on whichever transport it currently is. Its methods may be
-// called from any goroutine, also from inside its Handler.
+// Conn is one session with one client, on whichever transport it currently is. Its methods may be called from any goroutine,
+// also from inside its Handler.
 //
 // A session is in one of five states:
 //
@@ -71,19 +70,17 @@ const (
 //	                                    fd under mu, or to
 //	                                    nc by the flusher
 //
-// A polling session has a poll as well, of which one GET may wait while another still writes,
-// beside one POST; once upgraded it is dropped when the last GET is through.
+// A polling session has a poll as well, of which one GET may wait while another still writes, beside one POST; once upgraded it
+// is dropped when the last GET is through.
 //
-// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields
-// are few and small.
+// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields are few and small.
 type Conn struct {
-	// What a send looks at comes first: to a fan-out every connection is cold, and this is one
-	// cache line.
+	// What a send looks at comes first: to a fan-out every connection is cold, and this is one cache line.
 
 	srv *Server
 
-	// mu guards everything below except in. It is a leaf but for that of Server.beats; no Handler
-	// is called under it, and nothing under it waits for the client.
+	// mu guards everything below except in. It is a leaf but for that of Server.beats; no Handler is called under it, and
+	// nothing under it waits for the client.
 	mu       sync.Mutex
 	state    connState
 	on       transportState
@@ -144,9 +141,9 @@ func (c *Conn) Buffered() int {
 	return c.out.bytes
 }
 
-// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take
-// at once is queued. It returns ErrClosed when the connection is closed or closing, and when the
-// queue would pass MaxQueue, which closes the connection as a "slow client".
+// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued. It
+// returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
+// connection as a "slow client".
 func (c *Conn) Send(frames ...*Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,9 +153,8 @@ func (c *Conn) Send(frames ...*Frame) error {
 	return c.sendLocked(frames...)
 }
 
-// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a
-// connection that is closed or closing it does nothing, or the client would be told of the end too
-// late.
+// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a connection that is closed
+// or closing it does nothing, or the client would be told of the end too late.
 func (c *Conn) Cork() {
 	c.mu.Lock()
 	if c.live() {
@@ -194,8 +190,7 @@ func (c *Conn) Ping(frames ...*Frame) uint32 {
 	return c.pings
 }
 
-// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a
-// pong cannot overtake it.
+// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
 func (c *Conn) pingLocked(frames ...*Frame) error {
 	c.pings = nextSeq(c.pings)
 	if len(frames) == 0 {
@@ -205,16 +200,15 @@ func (c *Conn) pingLocked(frames ...*Frame) error {
 	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
 }
 
-// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client
-// is told. It returns at once; only the first call counts.
+// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client is told. It returns at
+// once; only the first call counts.
 func (c *Conn) Close(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.state == stateOpen && c.on == probed:
-		// The client may have paused its polls, and hears of nothing but the websocket from now on:
-		// without it, what is queued would be lost. So the upgrade comes first, or fails, within
-		// closeGrace.
+		// The client may have paused its polls, and hears of nothing but the websocket from now on: without it, what is queued
+		// would be lost. So the upgrade comes first, or fails, within closeGrace.
 		c.state, c.reason = stateLeaving, reason
 		c.nc.SetReadDeadline(time.Now().Add(closeGrace))
 	case c.state != stateLeaving:
@@ -237,8 +231,7 @@ const (
 	abruptly               // drop everything
 )
 
-// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite
-// one short.
+// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite one short.
 func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	if !c.live() {
 		if how == abruptly {
@@ -287,8 +280,7 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	}
 }
 
-// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll
-// released.
+// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll released.
 func (c *Conn) cutLocked() {
 	if c.state == stateDead {
 		return
@@ -311,8 +303,8 @@ func (c *Conn) cut() {
 	c.endLocked(ReasonShuttingDown, 0, abruptly)
 }
 
-// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an
-// owner. The session may have been closed while its handler was made.
+// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an owner. The session may have
+// been closed while its handler was made.
 func (c *Conn) start(nc net.Conn, response []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,9 +15,8 @@ const (
 
 // Frame is one Engine.IO packet, or several of a Batch, encoded once and shared by any number of connections.
 //
-// The server's websocket frames are not masked, so the very bytes that go to one websocket go to
-// all of them; long-polling uses a slice of the same bytes. A Frame is immutable: wire is not
-// written to after the constructor has returned.
+// The server's websocket frames are not masked, so the very bytes that go to one websocket go to all of them; long-polling uses
+// a slice of the same bytes. A Frame is immutable: wire is not written to after the constructor has returned.
 type Frame struct {
 	wire   []byte // a whole websocket frame: header, then the packet
 	header uint8  // length of the websocket header in wire
@@ -42,9 +41,8 @@ var (
 	probedFrame = newFrame(opText, []byte("3probe"), nil)
 )
 
-// TextFrame returns the frame of a message packet whose payload is text, usually a Socket.IO
-// packet. The payload must be valid UTF-8, since a browser closes its connection on a text frame
-// that is not; it is copied.
+// TextFrame returns the frame of a message packet whose payload is text, usually a Socket.IO packet. The payload must be valid
+// UTF-8, since a browser closes its connection on a text frame that is not; it is copied.
 func TextFrame(payload []byte) *Frame {
 	return newFrame(opText, []byte{packetMessage}, payload)
 }
@@ -54,15 +52,13 @@ func BinaryFrame(payload []byte) *Frame {
 	return newFrame(opBinary, nil, payload)
 }
 
-// Size is the number of bytes that the frame takes on a websocket, header included. It is what
-// queues are charged with.
+// Size is the number of bytes that the frame takes on a websocket, header included. It is what queues are charged with.
 func (f *Frame) Size() int { return len(f.wire) }
 
 // packet returns the bytes after the websocket header. A batch has none of its own.
 func (f *Frame) packet() []byte { return f.wire[f.header:] }
 
-// newFrame encodes an unfragmented, unmasked websocket frame whose payload is head followed by
-// body.
+// newFrame encodes an unfragmented, unmasked websocket frame whose payload is head followed by body.
 func newFrame(op opcode, head, body []byte) *Frame {
 	n := len(head) + len(body)
 	wire := appendHeader(make([]byte, 0, 10+n), op, n)

@@ -29,8 +29,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, c *Conn)
 	}
 	nc, early, err := hijack(w)
 	if err != nil {
-		// HTTP/2, or a writer that hides the connection. The handler has been told of the session,
-		// so it hears of its end.
+		// HTTP/2, or a writer that hides the connection. The handler has been told of the session, so it hears of its end.
 		s.reject(w, errRequest)
 		c.start(nil, nil)
 		c.Close(ReasonTransportError)
@@ -42,8 +41,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, c *Conn)
 	go c.read()
 }
 
-// websocketAccept checks a client's opening handshake (RFC 6455, section 4.2.1) and returns the
-// Sec-WebSocket-Accept that answers it.
+// websocketAccept checks a client's opening handshake (RFC 6455, section 4.2.1) and returns the Sec-WebSocket-Accept that
+// answers it.
 func websocketAccept(r *http.Request) (string, *refusal) {
 	if r.Method != http.MethodGet || !r.ProtoAtLeast(1, 1) ||
 		!hasToken(r.Header["Connection"], "upgrade") || !hasToken(r.Header["Upgrade"], "websocket") {
@@ -86,8 +85,8 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// switching is the response that ends a handshake, with the headers that middleware has set. No
-// extension or subprotocol is ever selected.
+// switching is the response that ends a handshake, with the headers that middleware has set. No extension or subprotocol is
+// ever selected.
 func switching(h http.Header, accept string) []byte {
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ")
@@ -104,9 +103,8 @@ var notSwitching = map[string]bool{
 	"Sec-Websocket-Accept": true, "Sec-Websocket-Extensions": true, "Sec-Websocket-Protocol": true,
 }
 
-// hijack takes the connection away from net/http, with what it had read ahead, which is to be
-// copied. Its buffers, the request and the goroutine that served it go away when the handler
-// returns.
+// hijack takes the connection away from net/http, with what it had read ahead, which is to be copied. Its buffers, the request
+// and the goroutine that served it go away when the handler returns.
 func hijack(w http.ResponseWriter) (nc net.Conn, early []byte, err error) {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {

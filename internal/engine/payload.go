@@ -11,9 +11,8 @@ const separator = '\x1e'
 
 var errPayload = errors.New("engine: malformed payload")
 
-// splitPayload calls each for every packet of a payload, until it returns false. Binary packets
-// arrive decoded, in memory that the next packet reuses. It returns errPayload at the first packet
-// that is empty or not base64 after a 'b'.
+// splitPayload calls each for every packet of a payload, until it returns false. Binary packets arrive decoded, in memory that
+// the next packet reuses. It returns errPayload at the first packet that is empty or not base64 after a 'b'.
 func splitPayload(payload []byte, each func(packet []byte, binary bool) bool) error {
 	var decoded []byte
 	for {

@@ -29,8 +29,8 @@ func (b *buffer) free() {
 	buffers.Put(b)
 }
 
-// room returns free space behind what is there, up to want bytes and at least one. It grows by
-// doubling, so a peer that announces much holds no more than twice what it has sent.
+// room returns free space behind what is there, up to want bytes and at least one. It grows by doubling, so a peer that
+// announces much holds no more than twice what it has sent.
 func (b *buffer) room(want int) []byte {
 	if len(b.b) == cap(b.b) {
 		grown := make([]byte, len(b.b), max(512, min(2*cap(b.b), len(b.b)+want)))

@@ -7,14 +7,12 @@ import (
 	"time"
 )
 
-// writeChunk is how much one write hands to the kernel at most: small frames are gathered up to it,
-// large ones cut. A client that does not take one chunk within WriteTimeout is slow. Frames are
-// copied together and not written as vectors: that works through TLS in one record, and leaves no
-// vectors behind in the connection.
+// writeChunk is how much one write hands to the kernel at most: small frames are gathered up to it, large ones cut. A client
+// that does not take one chunk within WriteTimeout is slow. Frames are copied together and not written as vectors: that works
+// through TLS in one record, and leaves no vectors behind in the connection.
 const writeChunk = 32 << 10
 
-// queue is the output that a connection has accepted and the kernel has not. It is guarded by
-// Conn.mu.
+// queue is the output that a connection has accepted and the kernel has not. It is guarded by Conn.mu.
 type queue struct {
 	frames []*Frame
 	sent   int // bytes of frames[0] that are written
@@ -37,8 +35,7 @@ func (q *queue) unshift(f *Frame) {
 	q.bytes += len(f.wire)
 }
 
-// chunk returns the next bytes to write, at most cap(buf): part of one large frame, or several
-// gathered in buf.
+// chunk returns the next bytes to write, at most cap(buf): part of one large frame, or several gathered in buf.
 func (q *queue) chunk(buf []byte) []byte {
 	first := q.frames[0].wire[q.sent:]
 	if len(q.frames) == 1 || len(first) >= cap(buf)/2 {
@@ -130,8 +127,7 @@ func (c *Conn) sendLocked(frames ...*Frame) error {
 	return nil
 }
 
-// writeLocked moves the queue on: to the socket at once as far as that takes it, then by a flusher;
-// or to a waiting poll.
+// writeLocked moves the queue on: to the socket at once as far as that takes it, then by a flusher; or to a waiting poll.
 func (c *Conn) writeLocked() {
 	if c.corked > 0 || c.flushing || c.out.empty() {
 		return
@@ -171,8 +167,7 @@ func (c *Conn) writeLocked() {
 	go c.flush()
 }
 
-// flush is the flusher: the only writer to nc while it lives, which is while the queue is not
-// empty.
+// flush is the flusher: the only writer to nc while it lives, which is while the queue is not empty.
 func (c *Conn) flush() {
 	defer c.srv.wg.Done()
 	buf := chunks.Get().(*[]byte)
@@ -213,8 +208,8 @@ func (c *Conn) flush() {
 	c.mu.Unlock()
 }
 
-// flushedLocked notes that a closing session has handed everything over. The peer has closeGrace
-// for its end; a reader that has not come to wait for it yet will set that deadline itself.
+// flushedLocked notes that a closing session has handed everything over. The peer has closeGrace for its end; a reader that has
+// not come to wait for it yet will set that deadline itself.
 func (c *Conn) flushedLocked() {
 	if c.state == stateClosing {
 		c.state = stateFlushed
@@ -234,8 +229,7 @@ func halfClose(nc net.Conn) {
 	}
 }
 
-// cut closes a socket at once. Under TLS a close may wait for a last record to be written, so the
-// socket below goes first.
+// cut closes a socket at once. Under TLS a close may wait for a last record to be written, so the socket below goes first.
 func cut(nc net.Conn) {
 	if tls, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		tls.NetConn().Close()

@@ -26,8 +26,7 @@ const (
 	callRest // its caller does not wait
 )
 
-// do makes the call, and returns what it leaves to do. What panics in a handler ends its own
-// connection, not the process.
+// do makes the call, and returns what it leaves to do. What panics in a handler ends its own connection, not the process.
 func (k *call) do() (rest Task) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -49,13 +48,11 @@ func (k *call) do() (rest Task) {
 	return nil
 }
 
-// runners make the handler calls of websocket sessions, on a few goroutines whose stacks are grown
-// already.
+// runners make the handler calls of websocket sessions, on a few goroutines whose stacks are grown already.
 //
-// The goroutine that reads a connection must keep its first 2 kB of stack for as long as the
-// connection lives, and what a handler does (JSON, tokens, stores) needs more. The reader hands a
-// call over and waits for it, so order and backpressure are those of a plain call. The Task that a
-// call returns is run by the same runner, when the reader has gone on.
+// The goroutine that reads a connection must keep its first 2 kB of stack for as long as the connection lives, and what a
+// handler does (JSON, tokens, stores) needs more. The reader hands a call over and waits for it, so order and backpressure are
+// those of a plain call. The Task that a call returns is run by the same runner, when the reader has gone on.
 type runners struct {
 	mu   sync.Mutex
 	idle []*runner // last in, first out: the warmest stack, and the rest can go

@@ -21,23 +21,18 @@ type Config struct {
 	PingTimeout time.Duration
 	// UpgradeTimeout bounds a websocket probe, from its handshake to the upgrade packet (10 s).
 	UpgradeTimeout time.Duration
-	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is
-	// queued (10 s).
+	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is queued (10 s).
 	WriteTimeout time.Duration
-	// MaxPayload is the largest message, POST body and poll answer, in bytes (64 KiB). Clients
-	// are told. A single packet of the server's own that is larger still goes out, alone in its
-	// poll answer.
+	// MaxPayload is the largest message, POST body and poll answer, in bytes (64 KiB). Clients are told. A single packet of the
+	// server's own that is larger still goes out, alone in its poll answer.
 	MaxPayload int
-	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (4
-	// MiB).
+	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (4 MiB).
 	MaxQueue int
-	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is
-	// answered 503 (0: no cap).
+	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is answered 503 (0: no cap).
 	MaxConns int
 	// Refuse answers the handshake of a client whose Handler is nil (403 "Forbidden").
 	Refuse func(http.ResponseWriter)
-	// Logger gets facts that an operator should see; never payloads, never session ids (nil:
-	// nothing is logged).
+	// Logger gets facts that an operator should see; never payloads, never session ids (nil: nothing is logged).
 	Logger *slog.Logger
 
 	portable bool // tests: never write from the caller's goroutine
@@ -67,28 +62,25 @@ func (cfg Config) WithDefaults() Config {
 	return cfg
 }
 
-// closeGrace is how long a peer gets to answer the end of a session with its own, and a polling
-// client to come back for its close packet while the server shuts down.
+// closeGrace is how long a peer gets to answer the end of a session with its own, and a polling client to come back for its
+// close packet while the server shuts down.
 const closeGrace = time.Second
 
-// Handler is told what happens on one connection. All calls for one connection are made one at a
-// time, in order, under no lock of the engine. A call that panics is logged and closes its
-// connection.
+// Handler is told what happens on one connection. All calls for one connection are made one at a time, in order, under no lock
+// of the engine. A call that panics is logged and closes its connection.
 type Handler interface {
-	// Message is called for every message of the client; data is valid only during the call. A
-	// client that sends faster than Message returns is held back by TCP. While it runs nothing else
-	// is read, pongs neither: what may take long belongs into the Task that it returns.
+	// Message is called for every message of the client; data is valid only during the call. A client that sends faster than
+	// Message returns is held back by TCP. While it runs nothing else is read, pongs neither: what may take long belongs into
+	// the Task that it returns.
 	Message(data []byte, binary bool) Task
-	// Pong is called when the client has answered the ping with that seq: a heartbeat's or one of
-	// Conn.Ping.
+	// Pong is called when the client has answered the ping with that seq: a heartbeat's or one of Conn.Ping.
 	Pong(seq uint32)
 	// Closed is called exactly once, after the last Message and Pong.
 	Closed(reason string) Task
 }
 
-// Task is what a call of a Handler leaves to do; nil is nothing. It runs at once, beside the next
-// calls and tasks of the same connection, which it has to expect. Shutdown waits for it. When it
-// panics, that is logged and closes the connection.
+// Task is what a call of a Handler leaves to do; nil is nothing. It runs at once, beside the next calls and tasks of the same
+// connection, which it has to expect. Shutdown waits for it. When it panics, that is logged and closes the connection.
 type Task interface {
 	Run()
 }
@@ -102,8 +94,7 @@ type Server struct {
 	epoch   time.Time
 	runners runners
 
-	// wg counts sessions until their Closed has returned and their descriptor is closed, and every
-	// goroutine besides.
+	// wg counts sessions until their Closed has returned and their descriptor is closed, and every goroutine besides.
 	wg sync.WaitGroup
 
 	mu      sync.RWMutex     // guards what follows; never held together with a Conn's lock
@@ -112,17 +103,17 @@ type Server struct {
 	stop    chan struct{} // closed by Shutdown
 }
 
-// NewServer returns a server. accept runs once for every new session before anything is read from
-// its client, with the handshake request, and returns the session's handler; what it sends follows
-// the open packet in the same write. A nil Handler refuses the client, see Config.Refuse.
+// NewServer returns a server. accept runs once for every new session before anything is read from its client, with the
+// handshake request, and returns the session's handler; what it sends follows the open packet in the same write. A nil Handler
+// refuses the client, see Config.Refuse.
 func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
 	s := &Server{cfg: cfg.WithDefaults(), accept: accept, epoch: time.Now(), conns: make(map[string]*Conn), stop: make(chan struct{})}
 	s.beats = timers.New[*beating](s.clock)
 	return s
 }
 
-// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at. Origins
-// are checked, and CORS headers set, by the handlers in front.
+// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at. Origins are checked, and CORS headers
+// set, by the handlers in front.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
@@ -202,8 +193,8 @@ func (s *Server) reject(w http.ResponseWriter, why *refusal) {
 	w.Write([]byte(`{"code":` + strconv.Itoa(why.code) + `,"message":"` + why.message + `"}`)) //nolint:gosec // all of it is ours
 }
 
-// open registers a new session, its open packet queued and its output corked, and asks for its
-// handler. It answers the request itself when it returns nil.
+// open registers a new session, its open packet queued and its output corked, and asks for its handler. It answers the request
+// itself when it returns nil.
 func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *Conn {
 	c := &Conn{srv: s, id: newID(), remote: r.RemoteAddr, corked: 1}
 	if websocket {
@@ -273,8 +264,7 @@ func (s *Server) forget(c *Conn) {
 	s.wg.Done()
 }
 
-// track adds a goroutine that Shutdown waits for; false when it would come too late. The goroutine
-// ends with wg.Done.
+// track adds a goroutine that Shutdown waits for; false when it would come too late. The goroutine ends with wg.Done.
 func (s *Server) track() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -285,9 +275,8 @@ func (s *Server) track() bool {
 	return true
 }
 
-// Shutdown refuses new sessions, closes all others politely, so that clients reconnect by
-// themselves, and waits for all goroutines of the server. When ctx ends first, what is left is cut
-// off and ctx's error returned.
+// Shutdown refuses new sessions, closes all others politely, so that clients reconnect by themselves, and waits for all
+// goroutines of the server. When ctx ends first, what is left is cut off and ctx's error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closing {
@@ -332,8 +321,7 @@ func (s *Server) sessions() []*Conn {
 	return all
 }
 
-// newID returns 120 random bits in 20 characters: a session id is a secret between server and
-// client.
+// newID returns 120 random bits in 20 characters: a session id is a secret between server and client.
 func newID() string {
 	var b [15]byte
 	rand.Read(b[:])

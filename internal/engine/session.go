@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// read is the goroutine of a websocket session: it takes everything in and, when that ends, ends
-// the session. Its stack must stay at the 2 kB it starts with, so what is deep goes to a runner.
+// read is the goroutine of a websocket session: it takes everything in and, when that ends, ends the session. Its stack must
+// stay at the 2 kB it starts with, so what is deep goes to a runner.
 func (c *Conn) read() {
 	for {
 		op, data, err := c.in.next(c.srv.cfg.MaxPayload)
@@ -36,8 +36,7 @@ func (c *Conn) readFailed(err error) {
 	c.endLocked(ReasonTransportClose, 0, abruptly)
 }
 
-// violatedLocked ends a session whose client broke the protocol. A websocket client is told its
-// close code.
+// violatedLocked ends a session whose client broke the protocol. A websocket client is told its close code.
 func (c *Conn) violatedLocked(code uint16) {
 	if !c.live() {
 		return
@@ -78,8 +77,8 @@ func (c *Conn) frame(op opcode, data []byte) bool {
 	return ok
 }
 
-// packet judges one Engine.IO packet of an open session and returns the handler call that it asks
-// for. False means that the session is over, by this packet or before it.
+// packet judges one Engine.IO packet of an open session and returns the handler call that it asks for. False means that the
+// session is over, by this packet or before it.
 func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,8 +109,8 @@ func (c *Conn) packet(data []byte, binary bool) (call, bool) {
 	return call{}, false
 }
 
-// endWebSocket tells the handler that a websocket session is over, gives the peer time to take in
-// the end of the connection, and closes the descriptor.
+// endWebSocket tells the handler that a websocket session is over, gives the peer time to take in the end of the connection,
+// and closes the descriptor.
 func (c *Conn) endWebSocket() {
 	c.in.free()
 	c.ended()
@@ -129,8 +128,7 @@ func (c *Conn) endWebSocket() {
 		nc.SetReadDeadline(time.Now().Add(grace))
 	}
 	c.mu.Unlock()
-	// Closing with unread input would make the kernel reset the connection, and the client lose the
-	// close frame.
+	// Closing with unread input would make the kernel reset the connection, and the client lose the close frame.
 	for wait {
 		_, err := nc.Read(c.in.buf[:])
 		wait = err == nil

@@ -36,8 +36,7 @@ type counters struct {
 	closed                                           [len(reasons)]atomic.Uint64
 }
 
-// Stats returns the server's numbers. They are read one by one, so they agree with each other only
-// when nothing moves.
+// Stats returns the server's numbers. They are read one by one, so they agree with each other only when nothing moves.
 func (s *Server) Stats() Stats {
 	n := &s.count
 	st := Stats{

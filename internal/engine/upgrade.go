@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// probe serves the websocket handshake of a session that exists. One session has one probe at a
-// time, and upgrades once; any other websocket is accepted and closed, as the reference server
-// does.
+// probe serves the websocket handshake of a session that exists. One session has one probe at a time, and upgrades once; any
+// other websocket is accepted and closed, as the reference server does.
 func (s *Server) probe(w http.ResponseWriter, accept string, c *Conn) {
 	if !s.track() {
 		s.reject(w, errUnavailable)
@@ -57,8 +56,7 @@ func (s *Server) turnAway(nc net.Conn, response []byte) {
 	}
 }
 
-// upgrade is the goroutine of a probe. When the client completes it, it becomes that of the
-// websocket session.
+// upgrade is the goroutine of a probe. When the client completes it, it becomes that of the websocket session.
 func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	defer c.srv.wg.Done()
 	code, ok := c.probing(nc, response)
@@ -80,8 +78,7 @@ func (c *Conn) upgrade(nc net.Conn, response []byte) {
 	nc.Close()
 }
 
-// probing talks to the client until the upgrade packet, within the deadline that nc has; else it
-// returns the close code.
+// probing talks to the client until the upgrade packet, within the deadline that nc has; else it returns the close code.
 func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	if _, err := nc.Write(response); err != nil {
 		return closeNormal, false
@@ -130,9 +127,8 @@ func (c *Conn) probing(nc net.Conn, response []byte) (uint16, bool) {
 	}
 }
 
-// switchTransport makes the probe's websocket the session's transport. A client that upgrades has
-// had the answer to its last poll, so everything still queued follows it on the websocket, in
-// order.
+// switchTransport makes the probe's websocket the session's transport. A client that upgrades has had the answer to its last
+// poll, so everything still queued follows it on the websocket, in order.
 func (c *Conn) switchTransport(nc net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,8 +148,7 @@ func (c *Conn) switchTransport(nc net.Conn) bool {
 	nc.SetDeadline(time.Time{})
 	c.fd, c.direct = c.srv.descriptor(nc)
 	if p.writing {
-		// The client has the answer, but its handler has not heard so yet. What was taken goes out
-		// before what was not.
+		// The client has the answer, but its handler has not heard so yet. What was taken goes out before what was not.
 		p.corks = true
 		c.corked++
 	}

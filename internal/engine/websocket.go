@@ -67,8 +67,8 @@ var (
 
 // reader takes websocket frames apart. It belongs to one goroutine.
 //
-// An idle connection waits with the small buffer only; what does not fit into it is read into
-// pooled memory that grows as bytes arrive, never as a header promises.
+// An idle connection waits with the small buffer only; what does not fit into it is read into pooled memory that grows as bytes
+// arrive, never as a header promises.
 type reader struct {
 	src  io.Reader
 	long *buffer // the last message or control frame, when it did not fit in buf
@@ -108,9 +108,8 @@ func (rd *reader) free() {
 	rd.long, rd.part = nil, nil
 }
 
-// next returns the next whole message (opText, opBinary) or control frame. data is valid until the
-// next call. A message of more than limit bytes is refused when its header tells, before there is
-// memory for it.
+// next returns the next whole message (opText, opBinary) or control frame. data is valid until the next call. A message of more
+// than limit bytes is refused when its header tells, before there is memory for it.
 func (rd *reader) next(limit int) (op opcode, data []byte, err error) {
 	rd.long.free()
 	rd.long = nil
@@ -299,8 +298,7 @@ func peerClose(payload []byte) (uint16, *violation) {
 	return code, nil
 }
 
-// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to
-// what fits.
+// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to what fits.
 func closingFrame(code uint16, reason string) *Frame {
 	if code == closeNoStatus {
 		return newFrame(opClose, nil, nil)

@@ -19,8 +19,8 @@ import (
 	"jobwire/internal/events"
 )
 
-// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the
-// library calls from a goroutine of its own.
+// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the library
+// calls from a goroutine of its own.
 
 // connect lets the library open a socket for a CONNECT to the main namespace, and waits for it.
 func (s *Session) connect(p packet) {
@@ -99,9 +99,8 @@ func shortString(text json.RawMessage) (string, bool) {
 	return short, true
 }
 
-// pidOf is the pid that every client of a user is given. A client remembers an offset only if it has a pid, and sends both
-// when it comes back: a page that has signed in as another user still sends those of the first. It is no secret, and opens
-// nothing.
+// pidOf is the pid that every client of a user is given. A client remembers an offset only if it has a pid, and sends both when
+// it comes back: a page that has signed in as another user still sends those of the first. It is no secret, and opens nothing.
 func pidOf(userID string) string {
 	sum := sha256.Sum256([]byte(userID))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
@@ -151,8 +150,8 @@ func (h *Hub) refusal(err error) (message string, why *events.Error) {
 	return CodeInternal, &events.Error{Code: CodeInternal, Detail: "The server could not check the token."}
 }
 
-// refuse lets the library answer CONNECT_ERROR; the deadline then closes the connection when the client has had time to
-// read it.
+// refuse lets the library answer CONNECT_ERROR; the deadline then closes the connection when the client has had time to read
+// it.
 func (s *Session) refuse(next func(*socket.ExtendedError), message string, why *events.Error) {
 	s.hub.count.refused.add(why.Code)
 	s.mu.Lock()
@@ -293,16 +292,14 @@ func (noRooms) New(namespace socket.Namespace) socket.Adapter {
 // AddAll keeps nothing.
 func (noRooms) AddAll(socket.SocketId, *types.Set[socket.Room]) {}
 
-// passthrough is the library's parser. The ingress has decoded what comes in; what goes out is
-// encoded here.
+// passthrough is the library's parser. The ingress has decoded what comes in; what goes out is encoded here.
 type passthrough struct{}
 
 func (passthrough) NewEncoder() parser.Encoder { return encoder{} }
 func (passthrough) NewDecoder() parser.Decoder { return new(handover) }
 
-// handover is the decoder of one library client: it hands over the *parser.Packet that it is given.
-// It has one listener, and EventEmitter's other methods are never called on it: the nil
-// interface would say so loudly.
+// handover is the decoder of one library client: it hands over the *parser.Packet that it is given. It has one listener, and
+// EventEmitter's other methods are never called on it: the nil interface would say so loudly.
 type handover struct {
 	libraryevents.EventEmitter
 	decoded libraryevents.Listener
@@ -313,8 +310,7 @@ func (d *handover) On(_ libraryevents.EventName, listeners ...libraryevents.List
 	return nil
 }
 
-// RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is
-// added afterwards.
+// RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is added afterwards.
 func (d *handover) RemoveListener(libraryevents.EventName, libraryevents.Listener) bool { return true }
 func (d *handover) Destroy()                                                            {}
 func (d *handover) Add(packet any) error {

@@ -154,8 +154,8 @@ func (s *Session) askNow(now int64) {
 	s.pinged(s.conn.Ping())
 }
 
-// pinged takes the seq of the ping for r.asked, 0 when the connection is closed: what is not confirmed then will be
-// replayed to another socket. No lock was held while sending, so the pong may already be there.
+// pinged takes the seq of the ping for r.asked, 0 when the connection is closed: what is not confirmed then will be replayed to
+// another socket. No lock was held while sending, so the pong may already be there.
 func (s *Session) pinged(seq uint32) bool {
 	if seq == 0 {
 		return false
@@ -238,8 +238,8 @@ func (a *asks) run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// replayBuffer is what a session keeps back of the messages for its user's room, so that a replay can go out before them. It
-// is guarded by the session's mu.
+// replayBuffer is what a session keeps back of the messages for its user's room, so that a replay can go out before them. It is
+// guarded by the session's mu.
 type replayBuffer struct {
 	kept  []kept
 	bytes int

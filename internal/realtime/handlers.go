@@ -25,13 +25,14 @@ type Args struct {
 // handler is what every registration becomes. It calls ack at most once, before it returns.
 type handler func(ctx context.Context, s *Session, args Args, ack func(value any, err error))
 
-// Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members
-// are refused as invalid_payload. With struct{} the event has no argument, with a pointer it may be left out. The value that fn
-// returns becomes the ack's argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own
-// if it is an *events.Error, and internal, with the error logged, otherwise.
+// Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members are
+// refused as invalid_payload. With struct{} the event has no argument, with a pointer it may be left out. The value that fn
+// returns becomes the ack's argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own if
+// it is an *events.Error, and internal, with the error logged, otherwise.
 //
 // Events of one session are handled one at a time, in order, also after the client has gone. ctx ends after
-// Config.HandlerTimeout, and with the session. Handle panics if the event is taken or reserved, and must not be called once the hub serves.
+// Config.HandlerTimeout, and with the session. Handle panics if the event is taken or reserved, and must not be called once the
+// hub serves.
 func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (any, error)) {
 	HandleInOrder(h, event, func(ctx context.Context, s *Session, payload T, ack func(any, error)) {
 		ack(fn(ctx, s, payload))

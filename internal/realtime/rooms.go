@@ -31,8 +31,8 @@ type room struct {
 	reserved int // seats promised to sessions that are still connecting
 }
 
-// member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out
-// would have to wait for.
+// member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out would
+// have to wait for.
 type member struct {
 	session *Session
 	open    *engine.Conn // nil while the session is to be asked, see index.open
@@ -135,8 +135,8 @@ func (x *index) leave(taken *seat) {
 	h.drop(r)
 }
 
-// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the
-// session, which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
+// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the session,
+// which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
 func (x *index) open(taken *seat) {
 	h := x.shard(taken.room.name)
 	h.mu.Lock()
@@ -194,8 +194,8 @@ type RoomPacket struct {
 	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
 }
 
-// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each session gets
-// all that are for it in one write. It returns to how many sessions.
+// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each
+// session gets all that are for it in one write. It returns to how many sessions.
 func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
 	sessions := h.rooms.sessionsIn(room)
 	if len(sessions) == 0 || len(packets) == 0 {

@@ -27,8 +27,8 @@ const (
 	stateLeft                  // the client left the namespace; closes soon
 )
 
-// Session is one client's connection to the main namespace: one tab of one user. Its methods may be called from any
-// goroutine. Those that send do nothing once the client has gone.
+// Session is one client's connection to the main namespace: one tab of one user. Its methods may be called from any goroutine.
+// Those that send do nothing once the client has gone.
 type Session struct {
 	hub  *Hub
 	conn *engine.Conn
@@ -82,8 +82,8 @@ func (s *Session) Identity() auth.Identity {
 	return s.identity
 }
 
-// Offset returns the offset from which the client wants to go on, as it sent it, if it was connected before. It is at most
-// 64 bytes and otherwise unchecked; empty when it was another user who was connected.
+// Offset returns the offset from which the client wants to go on, as it sent it, if it was connected before. It is at most 64
+// bytes and otherwise unchecked; empty when it was another user who was connected.
 func (s *Session) Offset() (offset string, has bool) { return s.offset, s.recovers }
 
 // Buffered returns how many bytes wait for this client.
@@ -159,8 +159,8 @@ func (s *Session) Refresh(identity auth.Identity) error {
 // Close ends the session by closing its transport, after what is queued. The client comes back by itself.
 func (s *Session) Close(reason string) { s.conn.Close(reason) }
 
-// disconnect ends the session: last, if not nil, then Socket.IO's DISCONNECT, then the transport. The client does not come
-// back by itself.
+// disconnect ends the session: last, if not nil, then Socket.IO's DISCONNECT, then the transport. The client does not come back
+// by itself.
 func (s *Session) disconnect(last *engine.Frame) bool {
 	frames := make([]*engine.Frame, 0, 2)
 	if last != nil {
@@ -173,8 +173,8 @@ func (s *Session) disconnect(last *engine.Frame) bool {
 
 var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
 
-// setDeadline moves the moment at which something must have happened: the CONNECT before the handshake timeout, the close
-// after a refusal, a fresh token before the old one expires. A session that is over has none. The caller holds mu.
+// setDeadline moves the moment at which something must have happened: the CONNECT before the handshake timeout, the close after
+// a refusal, a fresh token before the old one expires. A session that is over has none. The caller holds mu.
 func (s *Session) setDeadline(at time.Time) {
 	switch {
 	case s.closed:
@@ -224,7 +224,7 @@ func (d *deadline) Expired() {
 	}
 }
 
-// expiredFrame tells the client why the transport closes. A namespace disconnect would stop it from reconnecting; as it is,
-// a client whose auth is a callback comes back with a fresh token.
+// expiredFrame tells the client why the transport closes. A namespace disconnect would stop it from reconnecting; as it is, a
+// client whose auth is a callback comes back with a fresh token.
 var expiredFrame = engine.TextFrame(events.Encode(events.Unauthorized,
 	[]byte(`{"code":"token_expired","message":"The token has expired."}`), events.ID{}))
