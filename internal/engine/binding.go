@@ -9,7 +9,6 @@ import (
 	"github.com/zishang520/engine.io-go-parser/packet"
 	library "github.com/zishang520/engine.io/v2/engine"
 	"github.com/zishang520/engine.io/v2/events"
-	"github.com/zishang520/engine.io/v2/transports"
 	"github.com/zishang520/engine.io/v2/types"
 )
 
@@ -134,21 +133,10 @@ func (s *Socket) RemoteAddress() string { return s.conn.RemoteAddr() }
 // the connection, and copies of its headers would be kept for as long as that lives.
 func (s *Socket) Request() *types.HttpContext { return emptyContext() }
 
-// Transport answers whether volatile packets may be sent, which is all the library asks a transport.
-func (s *Socket) Transport() transports.Transport { return transport{inertTransport(), s.conn} }
-
-type transport struct {
-	transports.Transport
-	conn *Conn
-}
-
-func (t transport) Writable() bool { return t.conn.Open() && t.conn.Buffered() == 0 }
-
 // What all sockets share of the library's own.
 var (
-	inertSocket    = sync.OnceValue(library.MakeSocket)
-	inertTransport = sync.OnceValue(transports.MakeTransport)
-	emptyContext   = sync.OnceValue(func() *types.HttpContext {
+	inertSocket  = sync.OnceValue(library.MakeSocket)
+	emptyContext = sync.OnceValue(func() *types.HttpContext {
 		ctx := types.NewHttpContext(noResponse{}, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/socket.io/"}})
 		ctx.Flush() // ends the goroutine that it has started
 		return ctx

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/timers"
@@ -40,26 +42,22 @@ type Config struct {
 
 // WithDefaults fills in the defaults.
 func (cfg Config) WithDefaults() Config {
-	orDuration := func(d *time.Duration, def time.Duration) {
-		if *d <= 0 {
-			*d = def
-		}
-	}
-	orInt := func(n *int, def int) {
-		if *n <= 0 {
-			*n = def
-		}
-	}
-	orDuration(&cfg.PingInterval, 25*time.Second)
-	orDuration(&cfg.PingTimeout, 20*time.Second)
-	orDuration(&cfg.UpgradeTimeout, 10*time.Second)
-	orDuration(&cfg.WriteTimeout, 10*time.Second)
-	orInt(&cfg.MaxPayload, 64<<10)
-	orInt(&cfg.MaxQueue, 4<<20)
+	setDefault(&cfg.PingInterval, 25*time.Second)
+	setDefault(&cfg.PingTimeout, 20*time.Second)
+	setDefault(&cfg.UpgradeTimeout, 10*time.Second)
+	setDefault(&cfg.WriteTimeout, 10*time.Second)
+	setDefault(&cfg.MaxPayload, 64<<10)
+	setDefault(&cfg.MaxQueue, 4<<20)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return cfg
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
 }
 
 // closeGrace is how long a peer gets to answer the end of a session with its own, and a polling client to come back for its
@@ -236,20 +234,12 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *C
 
 // openPacket is the first packet of a session.
 func (s *Server) openPacket(id string, websocket bool) []byte {
-	b := make([]byte, 0, 128)
-	b = append(b, `0{"sid":"`...)
-	b = append(b, id...)
-	b = append(b, `","upgrades":[`...)
-	if !websocket {
-		b = append(b, `"websocket"`...)
+	upgrades := `"websocket"`
+	if websocket {
+		upgrades = ""
 	}
-	b = append(b, `],"pingInterval":`...)
-	b = strconv.AppendInt(b, s.cfg.PingInterval.Milliseconds(), 10)
-	b = append(b, `,"pingTimeout":`...)
-	b = strconv.AppendInt(b, s.cfg.PingTimeout.Milliseconds(), 10)
-	b = append(b, `,"maxPayload":`...)
-	b = strconv.AppendInt(b, int64(s.cfg.MaxPayload), 10)
-	return append(b, '}')
+	return fmt.Appendf(nil, `0{"sid":"%s","upgrades":[%s],"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
+		id, upgrades, s.cfg.PingInterval.Milliseconds(), s.cfg.PingTimeout.Milliseconds(), s.cfg.MaxPayload)
 }
 
 // forget ends a session's registration: its Closed has returned and its descriptor is closed.
@@ -326,4 +316,56 @@ func newID() string {
 	var b [15]byte
 	rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Stats is a snapshot of a server's counters and gauges. Counters only grow; gauges say so.
+type Stats struct {
+	Polling   int64 // gauge: open sessions on HTTP long-polling
+	WebSocket int64 // gauge: open sessions on websocket
+	Buffered  int64 // gauge: bytes queued for all clients, not yet handed to the kernel
+
+	Opened   uint64 // sessions opened
+	Refused  uint64 // handshakes answered 503: MaxConns, or shutting down
+	Rejected uint64 // requests answered 400, 403, 413 or 426
+	Upgrades uint64 // sessions that moved from polling to websocket
+	// UpgradesFailed counts websocket probes that ended without an upgrade.
+	UpgradesFailed uint64
+
+	PacketsIn  uint64 // Engine.IO packets received
+	PacketsOut uint64 // Engine.IO packets accepted for sending
+	BytesIn    uint64 // bytes of received packets, without framing
+	BytesOut   uint64 // bytes accepted for sending, websocket framing included
+
+	SlowClients    uint64 // sessions closed because the client did not read: MaxQueue or WriteTimeout
+	ProtocolErrors uint64 // sessions closed because the client broke RFC 6455 or Engine.IO 4
+	Panics         uint64 // handler calls that panicked; each closed its session
+
+	Closed map[string]uint64 // sessions closed by reason; reasons that are not the engine's own count as "forced close"
+}
+
+// counters are the server's live numbers behind Stats.
+type counters struct {
+	polling, websocket, buffered                     atomic.Int64
+	opened, refused, rejected, upgrades, upgradeFail atomic.Uint64
+	packetsIn, packetsOut, bytesIn, bytesOut         atomic.Uint64
+	slow, protocol, panics                           atomic.Uint64
+	closed                                           [len(reasons)]atomic.Uint64
+}
+
+// Stats returns the server's numbers. They are read one by one, so they agree with each other only when nothing moves.
+func (s *Server) Stats() Stats {
+	n := &s.count
+	st := Stats{
+		Polling: n.polling.Load(), WebSocket: n.websocket.Load(), Buffered: n.buffered.Load(),
+		Opened: n.opened.Load(), Refused: n.refused.Load(), Rejected: n.rejected.Load(),
+		Upgrades: n.upgrades.Load(), UpgradesFailed: n.upgradeFail.Load(),
+		PacketsIn: n.packetsIn.Load(), PacketsOut: n.packetsOut.Load(),
+		BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
+		SlowClients: n.slow.Load(), ProtocolErrors: n.protocol.Load(), Panics: n.panics.Load(),
+		Closed: make(map[string]uint64, len(reasons)),
+	}
+	for i, reason := range reasons {
+		st.Closed[reason] = n.closed[i].Load()
+	}
+	return st
 }

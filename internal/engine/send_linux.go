@@ -7,6 +7,8 @@ import (
 	"unsafe"
 )
 
+const canSend = true
+
 // send is send(2) with a flag that keeps it from waiting, so that the scheduler need not be told that a thread may be gone for
 // long. b is not empty.
 func send(fd int32, b []byte) (int, error) {

@@ -1,10 +1,115 @@
 package engine
 
 import (
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"sync"
 )
+
+// read is the goroutine of a websocket session: it takes everything in and, when that ends, ends the session. Its stack must
+// stay at the 2 kB it starts with, so what is deep goes to a runner.
+func (c *Conn) read() {
+	for {
+		op, data, err := c.in.next(c.srv.cfg.MaxPayload)
+		if err != nil {
+			c.readFailed(err)
+			break
+		}
+		if !c.frame(op, data) {
+			break
+		}
+	}
+	c.endWebSocket()
+}
+
+// frame handles one websocket message or control frame; false ends the reading.
+func (c *Conn) frame(op opcode, data []byte) bool {
+	switch op {
+	case opPong:
+		return true
+	case opPing:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.live() && c.sendLocked(newFrame(opPong, data, nil)) == nil
+	case opClose:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		code, broken := peerClose(data)
+		if broken != 0 {
+			c.violatedLocked(uint16(broken))
+			return false
+		}
+		c.departed = true
+		c.endLocked(ReasonTransportClose, code, politely)
+		return false
+	}
+	k, ok := c.packet(data, op == opBinary)
+	if ok {
+		c.srv.runners.run(k)
+	}
+	return ok
+}
+
+// packet judges one Engine.IO packet of an open session and returns the handler call that it asks for. False means that the
+// session is over, by this packet or before it.
+func (c *Conn) packet(data []byte, binary bool) (call, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.live() {
+		return call{}, false
+	}
+	c.srv.count.packetsIn.Add(1)
+	c.srv.count.bytesIn.Add(uint64(len(data)))
+	if binary {
+		return call{conn: c, kind: callMessage, binary: true, data: data}, true
+	}
+	if len(data) > 0 {
+		switch data[0] {
+		case packetMessage:
+			return call{conn: c, kind: callMessage, data: data[1:]}, true
+		case packetPong:
+			if seq, ok := c.pongLocked(); ok {
+				return call{conn: c, kind: callPong, seq: seq}, true
+			}
+		case packetClose:
+			c.departed = c.on != webSocket
+			c.endLocked(ReasonTransportClose, closeNormal, politely)
+			return call{}, false
+		}
+	}
+	// Everything else only a server sends, or belongs to a probe.
+	c.violatedLocked(closeProtocol)
+	return call{}, false
+}
+
+// readFailed ends a session whose client broke RFC 6455 or is gone.
+func (c *Conn) readFailed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.live() {
+		return // a passed deadline is how endLocked wakes the reader
+	}
+	var broken violation
+	if errors.As(err, &broken) {
+		c.violatedLocked(uint16(broken))
+		return
+	}
+	c.endLocked(ReasonTransportClose, 0, abruptly)
+}
+
+// violatedLocked ends a session whose client broke the protocol. A websocket client is told its close code.
+func (c *Conn) violatedLocked(code uint16) {
+	if !c.live() {
+		return
+	}
+	c.srv.count.protocol.Add(1)
+	how := politely
+	if c.on != webSocket {
+		how = abruptly
+	}
+	c.endLocked(ReasonParseError, code, how)
+}
 
 // call is one call of a connection's Handler, or what such a call has left to do.
 type call struct {
@@ -19,8 +124,7 @@ type call struct {
 type callKind uint8
 
 const (
-	callNothing callKind = iota
-	callMessage
+	callMessage callKind = iota
 	callPong
 	callClosed
 	callRest // its caller does not wait
