@@ -30,23 +30,15 @@
 //   - A poll answer: Config.MaxPayload, or one packet if that alone is larger.
 //   - Queued output of a client: Config.MaxQueue bytes, besides what the kernel takes. A client that takes no 32 KiB within
 //     Config.WriteTimeout is slow as well; slow clients are reset.
-//   - A POST body must arrive within PingInterval+PingTimeout and while its session lives, a probe must be over within
-//     UpgradeTimeout.
-//   - A session is closed when a heartbeat's pong is late by PingTimeout. Heartbeats come PingInterval after the last pong, at
-//     most 10 ms early.
+//   - A POST body must arrive within PingInterval+PingTimeout and while its session lives.
 //   - A closing session ends after WriteTimeout plus one second, whatever its client does; Closed is told at once.
-//   - Sessions: Config.MaxConns, closing ones included, else 503.
-//   - Message, Pong and Closed of one session never overlap, and the next packet is read when the last call has returned. The
-//     tasks that they return run beside them.
 //
 // # Goroutines and locks
 //
 // An idle websocket session is one parked goroutine with a 2 kB stack and about 1.3 kB of heap, descriptor included; an idle
-// polling session is the goroutine of its waiting request. Handler calls for websocket sessions, and all tasks, are made by
-// runners, so that what a handler needs of stack is not kept once for every session. Writes go straight to the socket from the
-// caller's goroutine where the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all
-// output elsewhere (TLS, other systems), goes through the session's queue and a flusher that lives while there is a queue. One
-// goroutine makes all heartbeats. Shutdown waits for all of them.
+// polling session is the goroutine of its waiting request. Writes go straight to the socket from the caller's goroutine where
+// the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all output elsewhere (TLS, other
+// systems), goes through the session's queue and a flusher that lives while there is a queue. Shutdown waits for all goroutines.
 //
 // Conn.mu guards one session and is a leaf, but for that of Server.beats below it. Server.mu and the runners' lock are never
 // held together with it. No Handler, logger or library call is made under any of them.

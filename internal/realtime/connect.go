@@ -47,7 +47,6 @@ func (s *Session) connect(p packet) {
 	s.state, s.ready = stateOpening, ready
 	s.mu.Unlock()
 
-	s.pid, s.offset, s.recovers = recoveryOffset(p.payload)
 	s.handshake = &Handshake{Auth: p.payload, Authorization: s.authorization, RemoteAddr: s.conn.RemoteAddr()}
 	s.authorization = ""
 	s.socket = engine.NewSocket(s.conn)
@@ -62,6 +61,11 @@ func (s *Session) connect(p packet) {
 	if s.currentState() != stateAdmitted {
 		return
 	}
+	pid, offset, recovers := recoveryOffset(p.payload)
+	if recovers && pid != pidOf(s.userID) {
+		offset = "" // another user's
+	}
+	s.offset, s.recovers = offset, recovers
 	if sock := <-ready; sock != nil {
 		s.onConnected(sock)
 	}
@@ -188,13 +192,8 @@ func (s *Session) onConnected(sock *socket.Socket) {
 		return
 	}
 	s.id = string(sock.Id())
-	if s.recovers && s.pid != pidOf(s.userID) {
-		s.offset = "" // another user's
-	}
-	s.pid = ""
 	s.state = stateLive
-	s.user.session = s
-	s.hub.users.join(s.userID, &s.user, true, unseen)
+	s.hub.users.join(s.userID, s, true, unseen)
 	s.setDeadline(s.identity.ExpiresAt)
 	s.mu.Unlock()
 	s.hub.count.unauthenticated.Add(-1)

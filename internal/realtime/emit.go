@@ -256,20 +256,17 @@ type kept struct {
 func (s *Session) JoinUser() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.user.room == nil || s.closed {
-		return
+	if s.user.room != nil && !s.closed {
+		s.held.Store(new(replayBuffer))
+		s.hub.users.change(s, func(m *member) { m.shown = events.ID{} })
 	}
-	s.held.Store(new(replayBuffer))
-	s.hub.users.show(&s.user, events.ID{})
 }
 
 // SkipTo leaves out what is emitted to the user from now on with a place up to upTo: the session was shown newer.
 func (s *Session) SkipTo(upTo events.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.user.room != nil {
-		s.hub.users.show(&s.user, upTo)
-	}
+	s.hub.users.change(s, func(m *member) { m.shown = upTo })
 }
 
 // Live sends what was kept back, in the order in which it came, without what has a place up to upTo; that is left out from now

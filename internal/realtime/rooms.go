@@ -14,6 +14,7 @@ import (
 // last member leaves while another joins is never lost.
 type index struct {
 	seed   maphash.Seed
+	seat   func(*Session) *seat // that in a room of this index
 	shards [64]shard
 }
 
@@ -24,33 +25,30 @@ type shard struct {
 
 // room is guarded by its shard's mu.
 type room struct {
-	name string
-	// members are in no order; seats[i] is where members[i] sits. Two slices, so that a snapshot of the members is one copy.
-	members  []member
-	seats    []*seat
-	reserved int // seats promised to sessions that are still connecting
+	name     string
+	members  []member // in no order
+	reserved int      // seats promised to sessions that are still connecting
 }
 
 // member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out would
 // have to wait for.
 type member struct {
 	session *Session
-	open    *engine.Conn // nil while the session is to be asked, see index.open
+	open    *engine.Conn // nil while the session is to be asked, see Session.open
 	shown   events.ID    // what has a place up to there is left out; everything before Session.JoinUser
 }
 
 // unseen is the place of a member to whom nothing is emitted yet.
 var unseen = events.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}
 
-// seat is one session's place in one room.
+// seat is one session's place in one room. A session has one in each index.
 type seat struct {
-	session *Session // constant
-	room    *room    // guarded by the session's mu; nil while the seat is not taken
-	at      int      // guarded by the mu of the room's shard: others move it when they leave
+	room *room // guarded by the session's mu; nil while the seat is not taken
+	at   int   // guarded by the mu of the room's shard: others move it when they leave
 }
 
-func newIndex() *index {
-	x := &index{seed: maphash.MakeSeed()}
+func newIndex(seat func(*Session) *seat) *index {
+	x := &index{seed: maphash.MakeSeed(), seat: seat}
 	for i := range x.shards {
 		x.shards[i].rooms = make(map[string]*room)
 	}
@@ -103,8 +101,9 @@ func (x *index) release(name string) {
 	}
 }
 
-// join seats a session; taken must not be in a room. promised says that the seat was reserved.
-func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
+// join seats a session that has no seat yet. promised says that the seat was reserved. The caller of this and of what follows
+// holds the session's mu.
+func (x *index) join(name string, s *Session, promised bool, shown events.ID) {
 	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,13 +111,13 @@ func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
 	if promised {
 		r.reserved--
 	}
-	taken.room, taken.at = r, len(r.members)
-	r.members = append(r.members, member{session: taken.session, shown: shown})
-	r.seats = append(r.seats, taken)
+	*x.seat(s) = seat{r, len(r.members)}
+	r.members = append(r.members, member{session: s, shown: shown})
 }
 
-// leave frees a seat, if it is taken.
-func (x *index) leave(taken *seat) {
+// leave frees the session's seat, if it has one.
+func (x *index) leave(s *Session) {
+	taken := x.seat(s)
 	r := taken.room
 	if r == nil {
 		return
@@ -127,29 +126,24 @@ func (x *index) leave(taken *seat) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := len(r.members) - 1
-	r.members[taken.at], r.seats[taken.at] = r.members[last], r.seats[last]
-	r.seats[taken.at].at = taken.at
-	r.members[last], r.seats[last] = member{}, nil
-	r.members, r.seats = r.members[:last], r.seats[:last]
+	r.members[taken.at] = r.members[last]
+	x.seat(r.members[last].session).at = taken.at
+	r.members[last] = member{}
+	r.members = r.members[:last]
 	taken.room = nil
 	h.drop(r)
 }
 
-// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the session,
-// which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
-func (x *index) open(taken *seat) {
+// change lets update change how a session stands in its room, if it has a seat.
+func (x *index) change(s *Session, update func(*member)) {
+	taken := x.seat(s)
+	if taken.room == nil {
+		return
+	}
 	h := x.shard(taken.room.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	taken.room.members[taken.at].open = taken.session.conn
-}
-
-// show notes up to which place a member needs nothing any more.
-func (x *index) show(taken *seat, upTo events.ID) {
-	h := x.shard(taken.room.name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	taken.room.members[taken.at].shown = upTo
+	update(&taken.room.members[taken.at])
 }
 
 // sessionsIn returns those who are in the room now.

@@ -14,17 +14,17 @@ import (
 )
 
 func TestRoomIsNotLostWhenTheLastLeavesWhileAnotherJoins(t *testing.T) {
-	x := newIndex()
+	x := newIndex(func(s *Session) *seat { return &s.user })
 	const rounds = 20_000
-	gone := &seat{session: &Session{}}
+	gone := &Session{}
 	x.join("r", gone, false, events.ID{})
 	for i := range rounds {
-		next := &seat{session: &Session{}}
+		next := &Session{}
 		var wg sync.WaitGroup
 		wg.Go(func() { x.leave(gone) })
 		x.join("r", next, false, events.ID{})
 		wg.Wait()
-		if m := x.sessionsIn("r"); len(m) != 1 || m[0] != next.session {
+		if m := x.sessionsIn("r"); len(m) != 1 || m[0] != next {
 			t.Fatalf("round %d: %d members", i, len(m))
 		}
 		gone = next
@@ -36,17 +36,17 @@ func TestRoomIsNotLostWhenTheLastLeavesWhileAnotherJoins(t *testing.T) {
 }
 
 func TestRoomsUnderChurn(t *testing.T) {
-	x := newIndex()
+	x := newIndex(func(s *Session) *seat { return &s.user })
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
-			mine := make([]*seat, 50)
+			mine := make([]*Session, 50)
 			for round := range 200 {
 				for i := range mine {
-					mine[i] = &seat{session: &Session{conn: new(engine.Conn)}}
+					mine[i] = &Session{conn: new(engine.Conn)}
 					x.join(fmt.Sprint("r", i%7), mine[i], false, events.ID{})
 					if i%2 == round%2 {
-						x.open(mine[i])
+						x.change(mine[i], func(m *member) { m.open = m.session.conn })
 					}
 				}
 				found := 0
@@ -75,13 +75,13 @@ func TestRoomsUnderChurn(t *testing.T) {
 }
 
 func TestReservedSeatsCount(t *testing.T) {
-	x := newIndex()
+	x := newIndex(func(s *Session) *seat { return &s.user })
 	for i, want := range []bool{true, true, false} {
 		if x.reserve("r", 2) != want {
 			t.Errorf("reservation %d of 2", i+1)
 		}
 	}
-	taken := &seat{session: &Session{}}
+	taken := &Session{}
 	x.join("r", taken, true, events.ID{})
 	if x.reserve("r", 2) {
 		t.Error("a seat that was taken up is free again")

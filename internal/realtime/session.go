@@ -38,7 +38,6 @@ type Session struct {
 	offset string // likewise; what the client has seen last, if recovers
 	// recovers says that the CONNECT payload carried a pid and an offset.
 	recovers bool
-	pid      string // until Connected: the one that came with the offset
 
 	// What follows belongs to the session's task, see ingress.go.
 	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
@@ -117,10 +116,11 @@ func (s *Session) answer() {
 	}
 }
 
-// open lets the messages for the user's room pass the session by, if it keeps none back. The caller holds mu.
+// open lets the messages for the user's room go to the connection without a look at the session, if it keeps none back: to a
+// fan-out the session is a cache line that nobody else needs. The caller holds mu.
 func (s *Session) open() {
-	if s.held.Load() == nil && s.answered.Load() && s.user.room != nil {
-		s.hub.users.open(&s.user)
+	if s.held.Load() == nil && s.answered.Load() {
+		s.hub.users.change(s, func(m *member) { m.open = s.conn })
 	}
 }
 
@@ -129,15 +129,14 @@ func (s *Session) Join(room string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && s.state == stateLive && s.other.room == nil { // or it would stay in the room for ever
-		s.other.session = s
-		s.hub.rooms.join(room, &s.other, false, events.ID{})
+		s.hub.rooms.join(room, s, false, events.ID{})
 	}
 }
 
 // vacate takes the session out of its rooms. The caller holds mu.
 func (s *Session) vacate() {
-	s.hub.users.leave(&s.user)
-	s.hub.rooms.leave(&s.other)
+	s.hub.users.leave(s)
+	s.hub.rooms.leave(s)
 }
 
 // Refresh replaces the session's identity with that of a newer token and moves the moment at which it expires. A token of
