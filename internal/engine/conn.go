@@ -99,16 +99,6 @@ func (c *Conn) ID() string { return c.id }
 // RemoteAddr returns the RemoteAddr of the handshake request.
 func (c *Conn) RemoteAddr() string { return c.remote }
 
-// Transport returns "polling" or "websocket".
-func (c *Conn) Transport() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.on == webSocket {
-		return "websocket"
-	}
-	return "polling"
-}
-
 // Open reports whether Send would still accept something.
 func (c *Conn) Open() bool {
 	c.mu.Lock()

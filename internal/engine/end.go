@@ -16,11 +16,6 @@ const (
 	ReasonForcedClose    = "forced close"
 )
 
-var reasons = [...]string{
-	ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParseError,
-	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
-}
-
 // start ends the handshake: output may flow, the heartbeat beats, the end of the session has an owner. The session may have
 // been closed while its handler was made.
 func (c *Conn) start(nc net.Conn, response []byte) {
@@ -252,11 +247,5 @@ func (s *Server) closed(c *Conn, reason string) {
 	}
 	if reason == ReasonSlowClient {
 		s.count.slow.Add(1)
-	}
-	for i, known := range reasons {
-		if reason == known || i == len(reasons)-1 {
-			s.count.closed[i].Add(1)
-			return
-		}
 	}
 }

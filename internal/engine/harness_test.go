@@ -499,3 +499,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func repeat(s string, n int) string { return string(bytes.Repeat([]byte(s), n)) }
+
+// Transport returns "polling" or "websocket".
+func (c *Conn) Transport() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.on == webSocket {
+		return "websocket"
+	}
+	return "polling"
+}

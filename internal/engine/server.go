@@ -339,8 +339,6 @@ type Stats struct {
 	SlowClients    uint64 // sessions closed because the client did not read: MaxQueue or WriteTimeout
 	ProtocolErrors uint64 // sessions closed because the client broke RFC 6455 or Engine.IO 4
 	Panics         uint64 // handler calls that panicked; each closed its session
-
-	Closed map[string]uint64 // sessions closed by reason; reasons that are not the engine's own count as "forced close"
 }
 
 // counters are the server's live numbers behind Stats.
@@ -349,23 +347,17 @@ type counters struct {
 	opened, refused, rejected, upgrades, upgradeFail atomic.Uint64
 	packetsIn, packetsOut, bytesIn, bytesOut         atomic.Uint64
 	slow, protocol, panics                           atomic.Uint64
-	closed                                           [len(reasons)]atomic.Uint64
 }
 
 // Stats returns the server's numbers. They are read one by one, so they agree with each other only when nothing moves.
 func (s *Server) Stats() Stats {
 	n := &s.count
-	st := Stats{
+	return Stats{
 		Polling: n.polling.Load(), WebSocket: n.websocket.Load(), Buffered: n.buffered.Load(),
 		Opened: n.opened.Load(), Refused: n.refused.Load(), Rejected: n.rejected.Load(),
 		Upgrades: n.upgrades.Load(), UpgradesFailed: n.upgradeFail.Load(),
 		PacketsIn: n.packetsIn.Load(), PacketsOut: n.packetsOut.Load(),
 		BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
 		SlowClients: n.slow.Load(), ProtocolErrors: n.protocol.Load(), Panics: n.panics.Load(),
-		Closed: make(map[string]uint64, len(reasons)),
 	}
-	for i, reason := range reasons {
-		st.Closed[reason] = n.closed[i].Load()
-	}
-	return st
 }

@@ -291,10 +291,11 @@ func (noRooms) New(namespace socket.Namespace) socket.Adapter {
 // AddAll keeps nothing.
 func (noRooms) AddAll(socket.SocketId, *types.Set[socket.Room]) {}
 
-// passthrough is the library's parser. The ingress has decoded what comes in; what goes out is encoded here.
+// passthrough is the library's parser. The ingress has decoded what comes in; what the library sends by itself is CONNECT,
+// CONNECT_ERROR and DISCONNECT.
 type passthrough struct{}
 
-func (passthrough) NewEncoder() parser.Encoder { return encoder{} }
+func (passthrough) NewEncoder() parser.Encoder { return parser.NewEncoder() }
 func (passthrough) NewDecoder() parser.Decoder { return new(handover) }
 
 // handover is the decoder of one library client: it hands over the *parser.Packet that it is given. It has one listener, and
@@ -315,19 +316,4 @@ func (d *handover) Destroy()                                                    
 func (d *handover) Add(packet any) error {
 	d.decoded(packet)
 	return nil
-}
-
-// encoder writes the packets that the library sends by itself: CONNECT, CONNECT_ERROR, DISCONNECT.
-type encoder struct{}
-
-func (encoder) Encode(p *parser.Packet) []types.BufferInterface {
-	text := head(packetType(p.Type), p.Nsp)
-	if p.Data != nil {
-		payload, err := json.Marshal(p.Data)
-		if err != nil {
-			return nil // none of the three carries what JSON cannot hold
-		}
-		text = append(text, payload...)
-	}
-	return []types.BufferInterface{types.NewStringBuffer(text)}
 }
