@@ -38,7 +38,8 @@
 // An idle websocket session is one parked goroutine with a 2 kB stack and about 1.3 kB of heap, descriptor included; an idle
 // polling session is the goroutine of its waiting request. Writes go straight to the socket from the caller's goroutine where
 // the system has non-blocking writes (build tag unix, plain TCP); what does not fit there, and all output elsewhere (TLS, other
-// systems), goes through the session's queue and a flusher that lives while there is a queue. Shutdown waits for all goroutines.
+// systems), goes through the session's queue and a flusher that lives while there is a queue. Shutdown waits for all
+// goroutines.
 //
 // Conn.mu guards one session and is a leaf, but for that of Server.beats below it. Server.mu and the runners' lock are never
 // held together with it. No Handler, logger or library call is made under any of them.

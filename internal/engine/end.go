@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,7 +23,8 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.started = true
-	c.srv.opened(c)
+	c.srv.count.opened.Add(1)
+	c.gauge().Add(1)
 	if nc != nil {
 		c.nc = nc
 		if c.state == stateDead {
@@ -38,7 +40,7 @@ func (c *Conn) start(nc net.Conn, response []byte) {
 		c.uncorkLocked()
 		return
 	}
-	c.srv.closed(c, c.reason)
+	c.uncountLocked()
 	switch {
 	case c.on != webSocket:
 		go c.endPolling()
@@ -99,7 +101,7 @@ func (c *Conn) endLocked(reason string, code uint16, how ending) {
 	c.state, c.reason, c.corked = stateClosing, reason, 0
 	if c.started {
 		c.srv.beats.Cancel((*beating)(c))
-		c.srv.closed(c, reason)
+		c.uncountLocked()
 	}
 	switch {
 	case c.on == webSocket:
@@ -229,23 +231,18 @@ func reset(nc net.Conn) {
 	}
 }
 
-// opened and closed keep the numbers of a session that has started.
-func (s *Server) opened(c *Conn) {
-	s.count.opened.Add(1)
+// gauge is the number of open sessions on c's transport.
+func (c *Conn) gauge() *atomic.Int64 {
 	if c.on == webSocket {
-		s.count.websocket.Add(1)
-	} else {
-		s.count.polling.Add(1)
+		return &c.srv.count.websocket
 	}
+	return &c.srv.count.polling
 }
 
-func (s *Server) closed(c *Conn, reason string) {
-	if c.on == webSocket {
-		s.count.websocket.Add(-1)
-	} else {
-		s.count.polling.Add(-1)
-	}
-	if reason == ReasonSlowClient {
-		s.count.slow.Add(1)
+// uncountLocked is called once for every session that has started.
+func (c *Conn) uncountLocked() {
+	c.gauge().Add(-1)
+	if c.reason == ReasonSlowClient {
+		c.srv.count.slow.Add(1)
 	}
 }

@@ -15,8 +15,7 @@ type readFrame struct {
 	data string
 }
 
-// readAll takes a stream apart, until its end or a violation. net/http has read the first bytes of
-// it.
+// readAll takes a stream apart, until its end or a violation. net/http has read the first bytes of it.
 func readAll(early []byte, src io.Reader, limit int) (frames []readFrame, err error) {
 	var rd reader
 	rd.reset(src, early)

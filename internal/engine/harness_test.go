@@ -351,8 +351,7 @@ func (c *wsClient) wantSilence() {
 	c.SetReadDeadline(time.Now().Add(patience))
 }
 
-// wantClose reads until a close frame and checks its code, then the end of the connection. Other
-// frames may come before.
+// wantClose reads until a close frame and checks its code, then the end of the connection. Other frames may come before.
 func (c *wsClient) wantClose(code uint16) {
 	c.t.Helper()
 	for {

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's
-// timers.
+// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's timers.
 type pipeWriter struct {
 	*httptest.ResponseRecorder
 	nc net.Conn
@@ -278,8 +277,7 @@ func TestGraceBeginsWhenTheCloseFrameIsOut(t *testing.T) {
 	})
 }
 
-// Three hundred sessions that come at any time and answer as they like: every ping and every
-// timeout is on time.
+// Three hundred sessions that come at any time and answer as they like: every ping and every timeout is on time.
 func TestHeartbeatsOfManyAreOnTime(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, s bubble) {
 		do := func(method, sid, body string) string {

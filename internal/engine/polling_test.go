@@ -198,8 +198,8 @@ func TestOverlappingPostsEndTheSession(t *testing.T) {
 	}
 }
 
-// A client may send its next poll as soon as it has the last answer: that is no overlap, however
-// late the first handler returns.
+// A client may send its next poll as soon as it has the last answer: that is no overlap, however late the first handler
+// returns.
 func TestPollRightBehindTheLastAnswerIsNoOverlap(t *testing.T) {
 	s := newTestServer(t, Config{})
 	const n = 2000

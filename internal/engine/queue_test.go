@@ -173,8 +173,7 @@ func TestCloseFlushesWhatIsQueued(t *testing.T) {
 	})
 }
 
-// Both ways a client can be too slow, on both write paths: more queued than MaxQueue, or no
-// progress within WriteTimeout.
+// Both ways a client can be too slow, on both write paths: more queued than MaxQueue, or no progress within WriteTimeout.
 func TestSlowClientsAreClosed(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"queue full":    {MaxQueue: 1 << 20, WriteTimeout: time.Minute},
@@ -352,8 +351,7 @@ func TestFramesNeverReachAnotherConnection(t *testing.T) {
 	})
 }
 
-// A cork that comes after the end, as it may when a slow handshake meets its timeout, holds nothing
-// back.
+// A cork that comes after the end, as it may when a slow handshake meets its timeout, holds nothing back.
 func TestCorkAfterCloseHoldsNothingBack(t *testing.T) {
 	t.Run("polling", func(t *testing.T) {
 		s := newTestServer(t, Config{WriteTimeout: time.Minute})

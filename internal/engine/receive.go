@@ -197,13 +197,11 @@ func (p *runners) take() *runner {
 	}
 	p.mu.Unlock()
 	r := &runner{make(chan call, 1), make(chan struct{})}
-	p.wg.Add(1)
-	go p.serve(r)
+	p.wg.Go(func() { p.serve(r) })
 	return r
 }
 
 func (p *runners) serve(r *runner) {
-	defer p.wg.Done()
 	for k := range r.calls {
 		rest := k.do()
 		if k.kind != callRest {
@@ -239,10 +237,4 @@ func (p *runners) leave() {
 	for _, r := range idle {
 		close(r.calls)
 	}
-}
-
-// wait returns when no runner is left. There is no session left either.
-func (p *runners) wait() {
-	p.leave()
-	p.wg.Wait()
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -280,7 +282,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { // ends with the last session
 		s.wg.Wait()
-		s.runners.wait()
+		s.runners.leave()
+		s.runners.wg.Wait()
 		s.beats.Stop()
 		close(done)
 	}()
@@ -304,11 +307,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) sessions() []*Conn {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make([]*Conn, 0, len(s.conns))
-	for _, c := range s.conns {
-		all = append(all, c)
-	}
-	return all
+	return slices.Collect(maps.Values(s.conns))
 }
 
 // newID returns 120 random bits in 20 characters: a session id is a secret between server and client.

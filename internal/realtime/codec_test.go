@@ -255,8 +255,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly
-// its attachments, and nothing is kept of one that is complete or refused.
+// FuzzDecoder: whatever sequence of texts and attachments comes, a packet is complete with exactly its attachments, and nothing
+// is kept of one that is complete or refused.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("52-[\"a\"]\x1ebxy\x1eb\x1e2[\"b\"]"))
 	f.Add([]byte("61-1[]\x1e2[\"b\"]"))

@@ -131,10 +131,7 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 		return nil // which overloaded answers
 	}
 	authorization := r.Header.Get("Authorization")
-	if len(authorization) > maxAuthorization {
-		authorization = authorization[:maxAuthorization]
-	}
-	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization)}
+	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization[:min(len(authorization), maxAuthorization)])}
 	s.setDeadline(time.Now().Add(h.config.HandshakeTimeout)) // nobody else has it yet
 	return (*ingress)(s)
 }
@@ -146,17 +143,20 @@ func (h *Hub) UserSockets(userID string) int { return h.users.count(userID) }
 // DISCONNECT, then the transport closes. It returns how many sessions there were. A CONNECT that is being judged meanwhile is
 // not among them: whoever revokes access does so at the lifecycle first.
 func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
-	var frame *engine.Frame
+	frames := []*engine.Frame{disconnectFrame}
 	if last != nil {
-		frame = engine.TextFrame(last)
+		frames = []*engine.Frame{engine.TextFrame(last), disconnectFrame}
 	}
 	for _, s := range h.users.sessionsIn(userID) {
-		if s.disconnect(frame) {
+		if s.conn.Send(frames...) == nil {
 			sockets++
 		}
+		s.Close(ReasonServerDisconnect)
 	}
 	return sockets
 }
+
+var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
 
 // ReconnectUser closes the connections of a user's sessions, after what is queued. The clients come back by themselves.
 func (h *Hub) ReconnectUser(userID string) {

@@ -13,8 +13,7 @@ import (
 	"jobwire/internal/engine"
 )
 
-// Every case of what must close a connection: before and after it was authenticated, and never
-// anybody else's.
+// Every case of what must close a connection: before and after it was authenticated, and never anybody else's.
 func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 	s := newStand(t, Config{})
 	alice := s.connect(t, "alice")
@@ -79,8 +78,7 @@ func TestHostilePacketsCloseOnlyTheirConnection(t *testing.T) {
 	alice.expect(`42["still","here",null]`)
 }
 
-// A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a
-// CONNECT_ERROR it stays away.
+// A client with socket.io-msgpack-parser is told in msgpack why it is not served; after a CONNECT_ERROR it stays away.
 func TestMsgpackIsRefusedInItsOwnLanguage(t *testing.T) {
 	const (
 		hello   = "\x84\xa4type\x00\xa3nsp\xa1/\xa4data\x80"

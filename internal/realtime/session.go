@@ -158,20 +158,6 @@ func (s *Session) Refresh(identity auth.Identity) error {
 // Close ends the session by closing its transport, after what is queued. The client comes back by itself.
 func (s *Session) Close(reason string) { s.conn.Close(reason) }
 
-// disconnect ends the session: last, if not nil, then Socket.IO's DISCONNECT, then the transport. The client does not come back
-// by itself.
-func (s *Session) disconnect(last *engine.Frame) bool {
-	frames := make([]*engine.Frame, 0, 2)
-	if last != nil {
-		frames = append(frames, last)
-	}
-	sent := s.conn.Send(append(frames, disconnectFrame)...) == nil
-	s.conn.Close(ReasonServerDisconnect)
-	return sent
-}
-
-var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
-
 // setDeadline moves the moment at which something must have happened: the CONNECT before the handshake timeout, the close after
 // a refusal, a fresh token before the old one expires. A session that is over has none. The caller holds mu.
 func (s *Session) setDeadline(at time.Time) {

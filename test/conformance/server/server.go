@@ -1,5 +1,5 @@
-// Package server is the little server behind the conformance tests: the real engine and the real hub with the handlers that
-// the protocols' own test suites expect, so that those can be pointed at it too (cmd).
+// Package server is the little server behind the conformance tests: the real engine and the real hub with the handlers that the
+// protocols' own test suites expect, so that those can be pointed at it too (cmd).
 //
 //	/engine.io/   an Engine.IO server that sends every message back
 //	/socket.io/   a Socket.IO server without tokens: "auth" with the CONNECT payload once connected; "message" is sent back
