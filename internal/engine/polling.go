@@ -33,10 +33,6 @@ const (
 	dispatching           // it calls the handler
 )
 
-func newPoll() *poll {
-	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
-}
-
 // notify makes the waiting GET look. It needs no lock.
 func (p *poll) notify() {
 	select {

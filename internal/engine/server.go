@@ -200,7 +200,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *C
 	if websocket {
 		c.on = webSocket
 	} else {
-		c.poll = newPoll()
+		c.poll = &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
 	}
 	s.mu.Lock()
 	if s.closing || s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns || s.conns[c.id] != nil {

@@ -189,7 +189,6 @@ func (s *Session) checkReceipt() {
 		s.askLater()
 	}
 	s.mu.Unlock()
-	s.hub.count.receipts.Add(1)
 	s.hub.lifecycle.Confirmed(s.userID, confirmed)
 }
 

@@ -322,9 +322,6 @@ func TestReceiptConfirmsWhatWasSentBeforeItsPing(t *testing.T) {
 	pinged(3)
 	c.write("3")
 	wait(9)
-	if st := s.Stats(); st.Receipts != 3 {
-		t.Errorf("%d receipts", st.Receipts)
-	}
 }
 
 // A client that answers at once is still asked once an interval, and the last message is asked for.

@@ -45,7 +45,7 @@ func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (
 func HandleInOrder[T any](h *Hub, event string, fn func(ctx context.Context, s *Session, payload T, ack func(value any, err error))) {
 	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(any, error)) {
 		var payload T
-		if err := args.decode(&payload, reflect.TypeFor[T]()); err != nil {
+		if err := args.decode(&payload); err != nil {
 			ack(nil, err)
 			return
 		}
@@ -63,8 +63,8 @@ func (h *Hub) register(event string, fn handler) {
 	h.handlers[event] = fn
 }
 
-// decode puts the only argument into payload, a pointer to a value of that type. null is no argument.
-func (a Args) decode(payload any, of reflect.Type) error {
+// decode puts the only argument into what payload points to. null is no argument.
+func (a Args) decode(payload any) error {
 	if all, ok := payload.(*Args); ok {
 		*all = a
 		return nil
@@ -73,13 +73,13 @@ func (a Args) decode(payload any, of reflect.Type) error {
 		return invalidPayload("Binary arguments are not accepted.")
 	}
 	none := len(a.Values) == 0 || len(a.Values) == 1 && string(a.Values[0]) == "null"
-	if of == reflect.TypeFor[struct{}]() {
+	if _, ok := payload.(*struct{}); ok {
 		if none || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
 			return nil
 		}
 		return invalidPayload("No argument is expected.")
 	}
-	if none && of.Kind() == reflect.Pointer {
+	if none && reflect.TypeOf(payload).Elem().Kind() == reflect.Pointer {
 		return nil
 	}
 	if none || len(a.Values) != 1 {

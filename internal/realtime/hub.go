@@ -189,10 +189,8 @@ type Stats struct {
 	Packets       uint64            // messages that clients sent, attachments counted one by one
 	Events        uint64            // events for which there was a handler
 	UnknownEvents uint64            // events for which there was none
-	StrayAcks     uint64            // acks that nobody had asked for
 	Emits         uint64            // EmitUser and EmitRoom calls that found a session
 	Deliveries    uint64            // messages that EmitUser and EmitRoom handed to sessions
-	Receipts      uint64            // confirmations that clients gave
 	Panics        uint64            // recovered; each closed its connection
 
 	Engine engine.Stats
@@ -202,8 +200,7 @@ type Stats struct {
 type counters struct {
 	unauthenticated, sessions              atomic.Int64
 	connected, overloaded, packets, events atomic.Uint64
-	unknown, strayAcks, emits, deliveries  atomic.Uint64
-	receipts, panics                       atomic.Uint64
+	unknown, emits, deliveries, panics     atomic.Uint64
 	refused, closed                        tally
 }
 
@@ -225,9 +222,6 @@ func (t *tally) add(name string) {
 func (t *tally) copy() map[string]uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.by == nil {
-		return map[string]uint64{}
-	}
 	return maps.Clone(t.by)
 }
 
@@ -237,8 +231,8 @@ func (h *Hub) Stats() Stats {
 	return Stats{
 		Unauthenticated: n.unauthenticated.Load(), Sessions: n.sessions.Load(), Rooms: h.users.size() + h.rooms.size(),
 		Connected: n.connected.Load(), Refused: n.refused.copy(), Overloaded: n.overloaded.Load(), Closed: n.closed.copy(),
-		Packets: n.packets.Load(), Events: n.events.Load(), UnknownEvents: n.unknown.Load(), StrayAcks: n.strayAcks.Load(),
-		Emits: n.emits.Load(), Deliveries: n.deliveries.Load(), Receipts: n.receipts.Load(), Panics: n.panics.Load(),
+		Packets: n.packets.Load(), Events: n.events.Load(), UnknownEvents: n.unknown.Load(),
+		Emits: n.emits.Load(), Deliveries: n.deliveries.Load(), Panics: n.panics.Load(),
 		Engine: h.engine.Stats(),
 	}
 }

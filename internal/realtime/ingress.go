@@ -190,8 +190,7 @@ func (s *Session) take(p packet, err error, early bool) {
 	switch p.kind {
 	case packetEvent, packetBinaryEvent:
 		s.dispatch(p)
-	case packetAck, packetBinaryAck:
-		s.hub.count.strayAcks.Add(1)
+	case packetAck, packetBinaryAck: // nobody has asked for it
 	case packetDisconnect:
 		s.leaveNamespace()
 	}

@@ -178,9 +178,6 @@ func TestUnaskedAcksAreIgnored(t *testing.T) {
 	c.writeBinary([]byte{1})
 	c.write(`421["echo",1]`)
 	c.expect(`431[1]`)
-	if n := s.Stats().StrayAcks; n != 3 {
-		t.Errorf("%d counted", n)
-	}
 }
 
 // handleEcho answers acks with the arguments.
