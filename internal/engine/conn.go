@@ -258,9 +258,6 @@ func (c *Conn) Ping(frames ...*Frame) uint32 {
 // pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
 func (c *Conn) pingLocked(frames ...*Frame) error {
 	c.pings = nextSeq(c.pings)
-	if len(frames) == 0 {
-		return c.sendLocked(pingFrame)
-	}
 	var few [4]*Frame
 	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
 }
