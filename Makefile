@@ -53,7 +53,7 @@ check: ## gofmt and go vet
 test-go: setup
 	$(GO) test -race -timeout 20m -json $$($(GO) list ./... | grep -v /internal/store/) | node test/e2e/tally.mjs
 	$(GO) test -race -short -timeout 20m -json ./internal/store/... | node test/e2e/tally.mjs
-	@# Under the race detector the engine sends in another way: see internal/engine/syscalls_linux.go.
+	@# Under the race detector the engine sends in another way: see internal/engine/send_linux.go.
 	$(GO) test -timeout 5m -json ./internal/engine ./internal/realtime | node test/e2e/tally.mjs
 
 .PHONY: test-bench

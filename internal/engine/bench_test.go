@@ -75,8 +75,7 @@ func openManyWith(b testing.TB, s *Server, n int) ([]*Conn, func(), []net.Conn) 
 	}, clients
 }
 
-// BenchmarkIdleConnection reports what an idle websocket session keeps: heap with its descriptor,
-// and stack.
+// BenchmarkIdleConnection reports what an idle websocket session keeps: heap with its descriptor, and stack.
 func BenchmarkIdleConnection(b *testing.B) {
 	const n = 2000
 	for b.Loop() {
@@ -139,9 +138,8 @@ func clientCost(b testing.TB) float64 {
 	return float64(after.HeapAlloc-before.HeapAlloc) / (2 * n)
 }
 
-// BenchmarkSend compares a fan-out through the engine with the floor: a loop of net.Conn.Write over
-// the same bytes. ns/op is the time of one delivery; the clients drain in the same process, at the
-// same cost for both.
+// BenchmarkSend compares a fan-out through the engine with the floor: a loop of net.Conn.Write over the same bytes. ns/op is
+// the time of one delivery; the clients drain in the same process, at the same cost for both.
 func BenchmarkSend(b *testing.B) {
 	frame := TextFrame([]byte(`2["job_progress",{"jobId":"42","progress":57},"1700000000000-1"]`))
 	for _, n := range []int{1, 1000} {
@@ -191,8 +189,8 @@ func drained(b *testing.B, n int) ([]*Conn, func()) {
 	return conns, func() { stop(); wg.Wait() }
 }
 
-// BenchmarkConnect is a whole short life: TCP connection, handshake, one message each way, and the
-// end; the client's share is in it.
+// BenchmarkConnect is a whole short life: TCP connection, handshake, one message each way, and the end; the client's share is
+// in it.
 func BenchmarkConnect(b *testing.B) {
 	s := NewServer(Config{}, func(c *Conn, _ *http.Request) Handler { return echo{c} })
 	hs := &http.Server{Handler: s}

@@ -9,22 +9,20 @@ import (
 	"github.com/zishang520/engine.io-go-parser/packet"
 	library "github.com/zishang520/engine.io/v2/engine"
 	"github.com/zishang520/engine.io/v2/events"
-	"github.com/zishang520/engine.io/v2/transports"
 	"github.com/zishang520/engine.io/v2/types"
 )
 
-// Socket presents a Conn to the Socket.IO library as the library's own engine.Socket. It has the
-// methods that the library's client calls; the rest of the interface is that of an inert socket,
-// which all share.
+// Socket presents a Conn to the Socket.IO library as the library's own engine.Socket. It has the methods that the library's
+// client calls; the rest of the interface is that of an inert socket, which all share.
 //
-// Of the three events that the client listens to "error" never fires here; the other two have one
-// listener each, so two slots replace an emitter with its maps. The client removes its listeners
-// from whatever goroutine closes it, hence mu.
+// Of the three events that the client listens to "error" never fires here; the other two have one listener each, so two slots
+// replace an emitter with its maps. The client removes its listeners from whatever goroutine closes it, hence mu.
 type Socket struct {
 	library.Socket
 	conn *Conn
 
-	// Outgoing, if not nil, may change a text that the library sends, and keeps it. It is set before the library has the socket.
+	// Outgoing, if not nil, may change a text that the library sends, and keeps it. It is set before the library has the
+	// socket.
 	Outgoing func(text []byte) []byte
 
 	mu     sync.Mutex // guards what follows; no listener is called under it
@@ -36,9 +34,8 @@ type Socket struct {
 // NewSocket wraps conn for the library.
 func NewSocket(conn *Conn) *Socket { return &Socket{Socket: inertSocket(), conn: conn} }
 
-// Deliver hands one incoming packet to the library, in the caller's goroutine. What packet may be
-// is up to the decoder that the library was given. It does nothing once the library has let go of
-// the socket.
+// Deliver hands one incoming packet to the library, in the caller's goroutine. What packet may be is up to the decoder that the
+// library was given. It does nothing once the library has let go of the socket.
 func (s *Socket) Deliver(packet any) {
 	s.mu.Lock()
 	listener := s.data
@@ -91,8 +88,7 @@ func (s *Socket) RemoveListener(event events.EventName, _ events.Listener) bool 
 	return true
 }
 
-// Write sends one packet as an encoder made it: a bytes buffer is an attachment, a string buffer is
-// text.
+// Write sends one packet as an encoder made it: a bytes buffer is an attachment, a string buffer is text.
 func (s *Socket) Write(r io.Reader, _ *packet.Options, _ library.SendCallback) library.Socket {
 	switch b := r.(type) {
 	case *types.BytesBuffer:
@@ -133,27 +129,14 @@ func (s *Socket) Protocol() int { return 4 }
 // RemoteAddress returns the address of the handshake request.
 func (s *Socket) RemoteAddress() string { return s.conn.RemoteAddr() }
 
-// Request returns one empty request context that all sockets share: what a handshake carried is
-// judged before the library sees the connection, and copies of its headers would be kept for as
-// long as that lives.
+// Request returns one empty request context that all sockets share: what a handshake carried is judged before the library sees
+// the connection, and copies of its headers would be kept for as long as that lives.
 func (s *Socket) Request() *types.HttpContext { return emptyContext() }
-
-// Transport answers whether volatile packets may be sent, which is all the library asks a
-// transport.
-func (s *Socket) Transport() transports.Transport { return transport{inertTransport(), s.conn} }
-
-type transport struct {
-	transports.Transport
-	conn *Conn
-}
-
-func (t transport) Writable() bool { return t.conn.Open() && t.conn.Buffered() == 0 }
 
 // What all sockets share of the library's own.
 var (
-	inertSocket    = sync.OnceValue(library.MakeSocket)
-	inertTransport = sync.OnceValue(transports.MakeTransport)
-	emptyContext   = sync.OnceValue(func() *types.HttpContext {
+	inertSocket  = sync.OnceValue(library.MakeSocket)
+	emptyContext = sync.OnceValue(func() *types.HttpContext {
 		ctx := types.NewHttpContext(noResponse{}, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/socket.io/"}})
 		ctx.Flush() // ends the goroutine that it has started
 		return ctx
@@ -165,8 +148,8 @@ type noResponse struct{ http.ResponseWriter }
 
 func (noResponse) Header() http.Header { return http.Header{} }
 
-// Binding is the engine server that io.Bind wants: the library listens for "connection" on it, and
-// asks no more. The rest is that of an inert server; connections are closed by Server.Shutdown.
+// Binding is the engine server that io.Bind wants: the library listens for "connection" on it, and asks no more. The rest is
+// that of an inert server; connections are closed by Server.Shutdown.
 type Binding struct {
 	library.BaseServer
 	accept events.Listener // set by io.Bind, before the first Accept
@@ -175,8 +158,7 @@ type Binding struct {
 // NewBinding returns a binding for io.Bind.
 func NewBinding() *Binding { return &Binding{BaseServer: library.MakeBaseServer()} }
 
-// Accept hands a new socket to the library, in the caller's goroutine. When it returns the
-// library's listeners are in place.
+// Accept hands a new socket to the library, in the caller's goroutine. When it returns the library's listeners are in place.
 func (b *Binding) Accept(s library.Socket) { b.accept(s) }
 
 // On registers the listener of "connection"; other events never fire.

@@ -1,33 +1,17 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
-	"time"
+	"syscall"
 )
 
 // ErrClosed is returned by Send on a connection that is closed or closing.
 var ErrClosed = errors.New("engine: connection is closed")
 
-// Reasons for which a session ends, as Handler.Closed gets them. Conn.Close may give any other.
-const (
-	ReasonTransportClose = "transport close" // the client left
-	ReasonTransportError = "transport error" // the network failed, or requests overlapped or broke off
-	ReasonPingTimeout    = "ping timeout"    // no pong within PingTimeout
-	ReasonParseError     = "parse error"     // the client broke the protocol
-	ReasonSlowClient     = "slow client"     // the client does not read
-	ReasonShuttingDown   = "server shutting down"
-	ReasonForcedClose    = "forced close"
-)
-
-var reasons = [...]string{
-	ReasonTransportClose, ReasonTransportError, ReasonPingTimeout, ReasonParseError,
-	ReasonSlowClient, ReasonShuttingDown, ReasonForcedClose,
-}
-
-// connState is how far a session is on its way from its handshake to its end, see Conn. It only
-// moves forward.
+// connState is how far a session is on its way from its handshake to its end, see Conn. It only moves forward.
 type connState uint8
 
 const (
@@ -48,8 +32,8 @@ const (
 	webSocket
 )
 
-// Conn is one session with one client, on whichever transport it currently is. Its methods may be
-// called from any goroutine, also from inside its Handler.
+// Conn is one session with one client, on whichever transport it currently is. Its methods may be called from any goroutine,
+// also from inside its Handler.
 //
 // A session is in one of five states:
 //
@@ -71,19 +55,17 @@ const (
 //	                                    fd under mu, or to
 //	                                    nc by the flusher
 //
-// A polling session has a poll as well, of which one GET may wait while another still writes,
-// beside one POST; once upgraded it is dropped when the last GET is through.
+// A polling session has a poll as well, of which one GET may wait while another still writes, beside one POST; once upgraded it
+// is dropped when the last GET is through.
 //
-// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields
-// are few and small.
+// An idle websocket session is this struct, its descriptor and one parked goroutine, so the fields are few and small.
 type Conn struct {
-	// What a send looks at comes first: to a fan-out every connection is cold, and this is one
-	// cache line.
+	// What a send looks at comes first: to a fan-out every connection is cold, and this is one cache line.
 
 	srv *Server
 
-	// mu guards everything below except in. It is a leaf but for the heartbeat's lock; no Handler
-	// is called under it, and nothing under it waits for the client.
+	// mu guards everything below except in. It is a leaf but for that of Server.beats; no Handler is called under it, and
+	// nothing under it waits for the client.
 	mu       sync.Mutex
 	state    connState
 	on       transportState
@@ -106,7 +88,7 @@ type Conn struct {
 	id, remote string // constant
 
 	pings, pongs uint32 // seq of the last ping sent, of the last one answered
-	beat         beat   // guarded by the heartbeat's lock, but for its seq
+	beat         beat
 
 	in reader // belongs to the goroutine that reads nc
 }
@@ -116,16 +98,6 @@ func (c *Conn) ID() string { return c.id }
 
 // RemoteAddr returns the RemoteAddr of the handshake request.
 func (c *Conn) RemoteAddr() string { return c.remote }
-
-// Transport returns "polling" or "websocket".
-func (c *Conn) Transport() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.on == webSocket {
-		return "websocket"
-	}
-	return "polling"
-}
 
 // Open reports whether Send would still accept something.
 func (c *Conn) Open() bool {
@@ -144,9 +116,9 @@ func (c *Conn) Buffered() int {
 	return c.out.bytes
 }
 
-// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take
-// at once is queued. It returns ErrClosed when the connection is closed or closing, and when the
-// queue would pass MaxQueue, which closes the connection as a "slow client".
+// Send hands the frames over, adjacent and in order. It never blocks: what the socket does not take at once is queued. It
+// returns ErrClosed when the connection is closed or closing, and when the queue would pass MaxQueue, which closes the
+// connection as a "slow client".
 func (c *Conn) Send(frames ...*Frame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -156,9 +128,142 @@ func (c *Conn) Send(frames ...*Frame) error {
 	return c.sendLocked(frames...)
 }
 
-// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a
-// connection that is closed or closing it does nothing, or the client would be told of the end too
-// late.
+// sendLocked accepts frames of an open session.
+func (c *Conn) sendLocked(frames ...*Frame) error {
+	size, packets := 0, len(frames)
+	for _, f := range frames {
+		size += len(f.wire)
+		packets += int(f.more)
+	}
+	c.srv.count.packetsOut.Add(uint64(packets))
+	c.srv.count.bytesOut.Add(uint64(size))
+
+	direct := c.direct && c.corked == 0 && c.out.empty() // a flusher would mean a queue
+	if direct && len(frames) == 1 {
+		n, err := directWrite(c.fd, frames[0].wire)
+		switch {
+		case err != nil:
+			c.endLocked(ReasonTransportError, 0, abruptly)
+			return ErrClosed
+		case n == size:
+			return nil
+		}
+		c.pushLocked(frames[0])
+		c.advanceLocked(n)
+	} else {
+		if !direct && c.out.bytes+size > c.srv.cfg.MaxQueue {
+			c.endLocked(ReasonSlowClient, 0, abruptly)
+			return ErrClosed
+		}
+		for _, f := range frames {
+			c.pushLocked(f)
+		}
+	}
+	c.writeLocked()
+	if c.out.bytes > c.srv.cfg.MaxQueue {
+		c.endLocked(ReasonSlowClient, 0, abruptly)
+	}
+	if !c.live() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// directWrite hands the kernel as much of b as it takes at once; the socket does not block. The caller is the only writer.
+//
+// It goes around net.Conn, whose locks and readiness flags are cold in a fan-out. What those protect from is a write to a
+// descriptor that was closed and belongs to another socket by now. Here Conn.mu does: a session's socket is closed by
+// Conn.cutLocked alone, and fd is used under the same lock and only while Conn.direct says so, which cutLocked ends first.
+// Conn.nc keeps the socket from being closed as garbage.
+func directWrite(fd int32, b []byte) (written int, err error) {
+	for written < len(b) {
+		n, err := send(fd, b[written:])
+		written += max(n, 0)
+		switch {
+		case err == nil && n > 0, errors.Is(err, syscall.EINTR):
+		case err == nil, errors.Is(err, syscall.EAGAIN):
+			return written, nil
+		default:
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// descriptor returns the descriptor under nc for directWrite; false when nc is not a plain TCP socket (TLS, a wrapped
+// listener), whose output then goes through the queue.
+func (s *Server) descriptor(nc net.Conn) (fd int32, ok bool) {
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok || !canSend || s.cfg.portable {
+		return 0, false
+	}
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(n uintptr) { fd = int32(n) })
+	}
+	return fd, err == nil
+}
+
+// writeLocked moves the queue on: to the socket at once as far as that takes it, then by a flusher; or to a waiting poll.
+func (c *Conn) writeLocked() {
+	if c.corked > 0 || c.flushing || c.out.empty() {
+		return
+	}
+	if c.on != webSocket {
+		c.poll.notify()
+		return
+	}
+	if c.nc == nil {
+		return // the handshake is not over
+	}
+	if c.direct {
+		buf := chunks.Get().(*[]byte)
+		defer chunks.Put(buf)
+		for !c.out.empty() {
+			b := c.out.chunk(*buf)
+			n, err := directWrite(c.fd, b)
+			c.advanceLocked(n)
+			if err != nil {
+				c.endLocked(ReasonTransportError, 0, abruptly)
+				return
+			}
+			if n < len(b) {
+				break
+			}
+		}
+		if c.out.empty() {
+			if c.state == stateClosing {
+				halfClose(c.nc) // does not wait: it is a TCP socket
+				c.flushedLocked()
+			}
+			return
+		}
+	}
+	c.flushing = true
+	c.srv.wg.Add(1) // the session still holds one
+	go c.flush()
+}
+
+// Ping sends the frames, if any, and a ping behind them in one write. It returns the ping's seq, which Handler.Pong gets back
+// when the client has answered: in order, after everything sent before. It is 0 when the connection does not take them.
+func (c *Conn) Ping(frames ...*Frame) uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateOpen || c.pingLocked(frames...) != nil {
+		return 0
+	}
+	return c.pings
+}
+
+// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a pong cannot overtake it.
+func (c *Conn) pingLocked(frames ...*Frame) error {
+	c.pings = nextSeq(c.pings)
+	var few [4]*Frame
+	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
+}
+
+// Cork holds output back until as many Uncork calls have followed, which write it all at once. On a connection that is closed
+// or closing it does nothing, or the client would be told of the end too late.
 func (c *Conn) Cork() {
 	c.mu.Lock()
 	if c.live() {
@@ -183,241 +288,72 @@ func (c *Conn) uncorkLocked() {
 	}
 }
 
-// Ping sends a ping now and returns its seq, which Handler.Pong gets back when the client has
-// answered; 0 when the connection is closed. A client answers in order, after everything sent
-// before.
-func (c *Conn) Ping() uint32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != stateOpen || c.pingLocked() != nil {
-		return 0
-	}
-	return c.pings
-}
-
-// SendPing is Send and Ping in one write; 0 when the connection does not take them.
-func (c *Conn) SendPing(frames ...*Frame) uint32 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != stateOpen || c.pingLocked(frames...) != nil {
-		return 0
-	}
-	return c.pings
-}
-
-// pingLocked sends a ping behind the frames, if any. It counts the ping before it is written: a
-// pong cannot overtake it.
-func (c *Conn) pingLocked(frames ...*Frame) error {
-	c.pings = nextSeq(c.pings)
-	if len(frames) == 0 {
-		return c.sendLocked(pingFrame)
-	}
-	var few [4]*Frame
-	return c.sendLocked(append(append(few[:0], frames...), pingFrame)...)
-}
-
-// nextSeq skips 0, which stands for no ping.
-func nextSeq(seq uint32) uint32 {
-	if seq++; seq == 0 {
-		return 1
-	}
-	return seq
-}
-
-// pongLocked takes one pong in. It reports the seq of the ping that it answers, and false when
-// there is none.
-func (c *Conn) pongLocked() (uint32, bool) {
-	if c.pongs == c.pings {
-		return 0, false
-	}
-	c.pongs = nextSeq(c.pongs)
-	if c.awaiting && c.pongs == c.beat.seq {
-		c.awaiting = false
-		c.srv.beats.schedule(c)
-	}
-	return c.pongs, true
-}
-
-// Close ends the session: what is queued is still written, bounded by WriteTimeout, then the client
-// is told. It returns at once; only the first call counts.
-func (c *Conn) Close(reason string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.state == stateOpen && c.on == probed:
-		// The client may have paused its polls, and hears of nothing but the websocket from now on:
-		// without it, what is queued would be lost. So the upgrade comes first, or fails, within
-		// closeGrace.
-		c.state, c.reason = stateLeaving, reason
-		c.nc.SetReadDeadline(time.Now().Add(closeGrace))
-	case c.state != stateLeaving:
-		c.endLocked(reason, closeCode(reason), politely)
-	}
-}
-
-// leaveLocked ends a session whose Close has waited for the upgrade.
-func (c *Conn) leaveLocked() {
-	if c.state == stateLeaving {
-		c.endLocked(c.reason, closeCode(c.reason), politely)
-	}
-}
-
-// ending says how a session ends.
-type ending uint8
-
+// Engine.IO packet types (protocol 4).
 const (
-	politely ending = iota // hand over what is queued, tell the client, wait a little for its own end
-	abruptly               // drop everything
+	packetOpen    = '0'
+	packetClose   = '1'
+	packetPing    = '2'
+	packetPong    = '3'
+	packetMessage = '4'
+	packetUpgrade = '5'
+	packetNoop    = '6'
 )
 
-// endLocked ends an open session. Whoever calls first gives the reason; an abrupt end cuts a polite
-// one short.
-func (c *Conn) endLocked(reason string, code uint16, how ending) {
-	if !c.live() {
-		if how == abruptly {
-			c.cutLocked()
-		}
-		return
-	}
-	c.state, c.reason, c.corked = stateClosing, reason, 0
-	if c.started {
-		c.srv.beats.cancel(c)
-		c.srv.closed(c, reason)
-	}
+// Frame is one Engine.IO packet, or several of a Batch, encoded once and shared by any number of connections.
+//
+// The server's websocket frames are not masked, so the very bytes that go to one websocket go to all of them; long-polling uses
+// a slice of the same bytes. A Frame is immutable: wire is not written to after the constructor has returned.
+type Frame struct {
+	wire   []byte // a whole websocket frame: header, then the packet
+	header uint8  // length of the websocket header in wire; 0 in a batch, which is several frames, one behind the other
+	more   uint32 // packets behind the first
+}
+
+// TextFrame returns the frame of a message packet whose payload is text, usually a Socket.IO packet. The payload must be valid
+// UTF-8, since a browser closes its connection on a text frame that is not; it is copied.
+func TextFrame(payload []byte) *Frame {
+	return newFrame(opText, []byte{packetMessage}, payload)
+}
+
+// BinaryFrame returns the frame of a binary message. The payload is copied.
+func BinaryFrame(payload []byte) *Frame {
+	return newFrame(opBinary, nil, payload)
+}
+
+// newFrame encodes an unfragmented, unmasked websocket frame whose payload is head followed by body.
+func newFrame(op opcode, head, body []byte) *Frame {
+	n := len(head) + len(body)
+	wire := appendHeader(make([]byte, 0, 10+n), op, n)
+	f := &Frame{header: uint8(len(wire))}
+	f.wire = append(append(wire, head...), body...)
+	return f
+}
+
+// appendHeader appends the header of an unfragmented, unmasked websocket frame whose payload has n bytes.
+func appendHeader(wire []byte, op opcode, n int) []byte {
+	wire = append(wire, finBit|byte(op))
 	switch {
-	case c.on == webSocket:
-		if how == abruptly {
-			if reason == ReasonSlowClient {
-				reset(c.nc)
-			}
-			c.cutLocked()
-			return
-		}
-		if c.departed {
-			reason = "" // the client knows why
-		}
-		c.pushLocked(closingFrame(code, reason))
-		c.writeLocked()
-		c.wakeLocked()
-	default:
-		if c.on != polling {
-			cut(c.nc)
-		}
-		switch {
-		case how == abruptly:
-			c.cutLocked()
-		case c.departed:
-			// The client knows. Its poll need only end, be it here or still on its way.
-			c.advanceLocked(c.out.bytes - c.poll.taken)
-			c.pushLocked(noopFrame)
-		default:
-			c.pushLocked(closeFrame)
-		}
-		c.poll.notify()
-		if c.started {
-			go c.endPolling()
-		}
+	case n <= 125:
+		return append(wire, byte(n))
+	case n <= 0xffff:
+		return binary.BigEndian.AppendUint16(append(wire, 126), uint16(n))
 	}
+	return binary.BigEndian.AppendUint64(append(wire, 127), uint64(n))
 }
 
-// cutLocked makes an ending session dead: the queue is dropped, the socket closed, a pending poll
-// released.
-func (c *Conn) cutLocked() {
-	if c.state == stateDead {
-		return
-	}
-	c.state, c.direct = stateDead, false // before the descriptor may be used again for another socket
-	c.srv.count.buffered.Add(-int64(c.out.bytes))
-	c.out = queue{}
-	if c.on == webSocket && c.nc != nil {
-		cut(c.nc)
-	}
-	if c.poll != nil {
-		c.poll.die()
-	}
-}
+// Size is the number of bytes that the frame takes on a websocket, header included. It is what queues are charged with.
+func (f *Frame) Size() int { return len(f.wire) }
 
-// cut ends what a polite close has left.
-func (c *Conn) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.endLocked(ReasonShuttingDown, 0, abruptly)
-}
+// binary reports whether this is a binary message, which has no type byte on websocket and is base64 behind a 'b' on polling.
+func (f *Frame) binary() bool { return f.wire[0] == finBit|byte(opBinary) }
 
-// start ends the handshake: output may flow, the heartbeat beats, the end of the session has an
-// owner. The session may have been closed while its handler was made.
-func (c *Conn) start(nc net.Conn, response []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.started = true
-	c.srv.opened(c)
-	if nc != nil {
-		c.nc = nc
-		if c.state == stateDead {
-			cut(nc)
-		} else {
-			c.fd, c.direct = c.srv.descriptor(nc)
-			c.out.unshift(&Frame{wire: response, kind: controlFrame})
-			c.srv.count.buffered.Add(int64(len(response)))
-		}
-	}
-	if c.state == stateOpen {
-		c.srv.beats.schedule(c)
-		c.uncorkLocked()
-		return
-	}
-	c.srv.closed(c, c.reason)
-	switch {
-	case c.on != webSocket:
-		go c.endPolling()
-	case c.state == stateClosing:
-		c.writeLocked()
-		c.wakeLocked()
-	}
-}
+// packet returns the bytes after the websocket header. A batch has none of its own.
+func (f *Frame) packet() []byte { return f.wire[f.header:] }
 
-// wakeLocked wakes the goroutine that reads a websocket, which then calls Closed.
-func (c *Conn) wakeLocked() {
-	if c.nc != nil {
-		c.nc.SetReadDeadline(longAgo)
-	}
-}
-
-// discard forgets a session that has no Handler.
-func (c *Conn) discard() {
-	c.mu.Lock()
-	c.state = stateClosing
-	c.cutLocked()
-	c.mu.Unlock()
-	c.srv.forget(c)
-}
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
-// opened and closed keep the numbers of a session that has started.
-func (s *Server) opened(c *Conn) {
-	s.count.opened.Add(1)
-	if c.on == webSocket {
-		s.count.websocket.Add(1)
-	} else {
-		s.count.polling.Add(1)
-	}
-}
-
-func (s *Server) closed(c *Conn, reason string) {
-	if c.on == webSocket {
-		s.count.websocket.Add(-1)
-	} else {
-		s.count.polling.Add(-1)
-	}
-	if reason == ReasonSlowClient {
-		s.count.slow.Add(1)
-	}
-	for i, known := range reasons {
-		if reason == known || i == len(reasons)-1 {
-			s.count.closed[i].Add(1)
-			return
-		}
-	}
-}
+// Frames that are the same for every connection.
+var (
+	pingFrame   = newFrame(opText, []byte{packetPing}, nil)
+	noopFrame   = newFrame(opText, []byte{packetNoop}, nil)
+	closeFrame  = newFrame(opText, []byte{packetClose}, nil)
+	probedFrame = newFrame(opText, []byte("3probe"), nil)
+)

@@ -351,8 +351,7 @@ func (c *wsClient) wantSilence() {
 	c.SetReadDeadline(time.Now().Add(patience))
 }
 
-// wantClose reads until a close frame and checks its code, then the end of the connection. Other
-// frames may come before.
+// wantClose reads until a close frame and checks its code, then the end of the connection. Other frames may come before.
 func (c *wsClient) wantClose(code uint16) {
 	c.t.Helper()
 	for {
@@ -499,3 +498,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func repeat(s string, n int) string { return string(bytes.Repeat([]byte(s), n)) }
+
+// Transport returns "polling" or "websocket".
+func (c *Conn) Transport() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.on == webSocket {
+		return "websocket"
+	}
+	return "polling"
+}

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's
-// timers.
+// pipeWriter lets a handshake be made over net.Pipe, so that synctest's clock drives the engine's timers.
 type pipeWriter struct {
 	*httptest.ResponseRecorder
 	nc net.Conn
@@ -123,9 +122,6 @@ func TestPingTimeout(t *testing.T) {
 		}
 		if p := <-packets; p != "close 1008" {
 			t.Errorf("packet %q", p)
-		}
-		if n := s.Stats().Closed[ReasonPingTimeout]; n != 1 {
-			t.Errorf("%d ping timeouts counted", n)
 		}
 	})
 }
@@ -281,8 +277,7 @@ func TestGraceBeginsWhenTheCloseFrameIsOut(t *testing.T) {
 	})
 }
 
-// Three hundred sessions that come at any time and answer as they like: every ping and every
-// timeout is on time.
+// Three hundred sessions that come at any time and answer as they like: every ping and every timeout is on time.
 func TestHeartbeatsOfManyAreOnTime(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, s bubble) {
 		do := func(method, sid, body string) string {
@@ -336,11 +331,9 @@ func TestHeartbeatRestsWithoutSessions(t *testing.T) {
 			client.Close()
 			<-rec.closed
 			synctest.Wait()
-			s.beats.mu.Lock()
-			if s.beats.running {
-				t.Error("the heartbeat runs without sessions")
+			if n := s.beats.Len(); n != 0 {
+				t.Errorf("%d heartbeats without sessions", n)
 			}
-			s.beats.mu.Unlock()
 			s.runners.mu.Lock()
 			if n := len(s.runners.idle); n != 0 {
 				t.Errorf("%d idle runners without sessions", n)

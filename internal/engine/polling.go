@@ -33,10 +33,6 @@ const (
 	dispatching           // it calls the handler
 )
 
-func newPoll() *poll {
-	return &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
-}
-
 // notify makes the waiting GET look. It needs no lock.
 func (p *poll) notify() {
 	select {
@@ -101,8 +97,8 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	c.polledLocked(p, err)
 }
 
-// probedPoll is how long a poll waits that comes when the upgrade should: a client that has not
-// seen the probe's answer yet would otherwise come again and again.
+// probedPoll is how long a poll waits that comes when the upgrade should: a client that has not seen the probe's answer yet
+// would otherwise come again and again.
 const probedPoll = 100 * time.Millisecond
 
 // awaitPackets returns what the poll is answered with; nothing at all when its client went away.
@@ -143,9 +139,8 @@ func (c *Conn) awaitPackets(ctx context.Context, p *poll) ([]*Frame, *refusal) {
 	}
 }
 
-// takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the
-// client may send its next GET: it can have the whole answer before the handler of this one has
-// returned.
+// takeLocked takes what the waiting GET may be answered with now, nil for nothing. From here on the client may send its next
+// GET: it can have the whole answer before the handler of this one has returned.
 func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	switch {
 	case p.writing:
@@ -167,8 +162,8 @@ func (c *Conn) takeLocked(p *poll) (frames []*Frame, why *refusal) {
 	return frames, nil
 }
 
-// takePayloadLocked takes as many packets as fit in one payload, at least one. The close packet
-// travels alone: clients act on it before they have handled the messages that came with it.
+// takePayloadLocked takes as many packets as fit in one payload, at least one. The close packet travels alone: clients act on
+// it before they have handled the messages that came with it.
 func (c *Conn) takePayloadLocked(p *poll) []*Frame {
 	n, size := 0, -1 // the first has no separator
 	for _, f := range c.out.frames {
@@ -183,8 +178,7 @@ func (c *Conn) takePayloadLocked(p *poll) []*Frame {
 	return frames
 }
 
-// polledLocked ends a poll. A session whose answer could not be written is over: what was taken may
-// be lost.
+// polledLocked ends a poll. A session whose answer could not be written is over: what was taken may be lost.
 func (c *Conn) polledLocked(p *poll, err error) {
 	p.writing = false
 	taken := p.taken
@@ -235,9 +229,8 @@ func answerPoll(w http.ResponseWriter, frames []*Frame, timeout time.Duration) e
 	return err // net/http lifts the deadline before the connection's next request
 }
 
-// flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush
-// does not say. The request's context would not do: a client may close its connection as soon as it
-// has the whole answer.
+// flush flushes w and reports whether that failed, also through wrappers (Gin's) whose own Flush does not say. The request's
+// context would not do: a client may close its connection as soon as it has the whole answer.
 func flush(w http.ResponseWriter) error {
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -254,8 +247,8 @@ func flush(w http.ResponseWriter) error {
 	}
 }
 
-// endPolling is the goroutine of a polling session that ends: it tells the handler, once no POST is
-// calling it, and waits for the client to come for the close packet.
+// endPolling is the goroutine of a polling session that ends: it tells the handler, once no POST is calling it, and waits for
+// the client to come for the close packet.
 func (c *Conn) endPolling() {
 	c.mu.Lock()
 	p := c.poll
@@ -288,8 +281,8 @@ func (c *Conn) endPolling() {
 	c.srv.forget(c)
 }
 
-// lingerWhileComing waits while the client comes for what is queued, at the latest after each
-// grace. Shutdown's context is the bound of it all.
+// lingerWhileComing waits while the client comes for what is queued, at the latest after each grace. Shutdown's context is the
+// bound of it all.
 func (c *Conn) lingerWhileComing(p *poll, grace time.Duration) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

@@ -45,8 +45,8 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 		c.endLocked(ReasonTransportError, 0, abruptly)
 	case c.live():
 		p.post = dispatching
-		// default: the client has yet to come for what is queued before the close packet, and would
-		// give up over a refusal of its pongs. What it sends is of no use any more.
+		// default: the client has yet to come for what is queued before the close packet, and would give up over a refusal of
+		// its pongs. What it sends is of no use any more.
 	}
 	dispatch := p.post == dispatching
 	c.mu.Unlock()
@@ -73,8 +73,7 @@ func (s *Server) servePost(w http.ResponseWriter, r *http.Request, c *Conn) {
 	w.Write([]byte("ok"))
 }
 
-// readBody reads a POST's body, bounded in size, memory and time, and no longer than the session
-// lives.
+// readBody reads a POST's body, bounded in size, memory and time, and no longer than the session lives.
 func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *buffer) *refusal {
 	cfg := &c.srv.cfg
 	limit := cfg.MaxPayload
@@ -113,8 +112,7 @@ func (c *Conn) readBody(w http.ResponseWriter, r *http.Request, p *poll, body *b
 	}
 }
 
-// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left
-// to runners.
+// dispatch hands a payload's packets to the handler, on the request's own goroutine. Tasks are left to runners.
 func (c *Conn) dispatch(payload []byte) *refusal {
 	if !utf8.Valid(payload) {
 		return c.malformed()

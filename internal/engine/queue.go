@@ -2,19 +2,23 @@ package engine
 
 import (
 	"errors"
-	"net"
 	"os"
+	"sync"
 	"time"
 )
 
-// writeChunk is how much one write hands to the kernel at most: small frames are gathered up to it,
-// large ones cut. A client that does not take one chunk within WriteTimeout is slow. Frames are
-// copied together and not written as vectors: that works through TLS in one record, and leaves no
-// vectors behind in the connection.
+// writeChunk is how much one write hands to the kernel at most: small frames are gathered up to it, large ones cut. A client
+// that does not take one chunk within WriteTimeout is slow. Frames are copied together and not written as vectors: that works
+// through TLS in one record, and leaves no vectors behind in the connection.
 const writeChunk = 32 << 10
 
-// queue is the output that a connection has accepted and the kernel has not. It is guarded by
-// Conn.mu.
+// chunks are the buffers that output is gathered in; one is held only during a write.
+var chunks = sync.Pool{New: func() any {
+	b := make([]byte, 0, writeChunk)
+	return &b
+}}
+
+// queue is the output that a connection has accepted and the kernel has not. It is guarded by Conn.mu.
 type queue struct {
 	frames []*Frame
 	sent   int // bytes of frames[0] that are written
@@ -37,8 +41,7 @@ func (q *queue) unshift(f *Frame) {
 	q.bytes += len(f.wire)
 }
 
-// chunk returns the next bytes to write, at most cap(buf): part of one large frame, or several
-// gathered in buf.
+// chunk returns the next bytes to write, at most cap(buf): part of one large frame, or several gathered in buf.
 func (q *queue) chunk(buf []byte) []byte {
 	first := q.frames[0].wire[q.sent:]
 	if len(q.frames) == 1 || len(first) >= cap(buf)/2 {
@@ -89,90 +92,7 @@ func (c *Conn) advanceLocked(n int) {
 	c.srv.count.buffered.Add(-int64(n))
 }
 
-// sendLocked accepts frames of an open session.
-func (c *Conn) sendLocked(frames ...*Frame) error {
-	size, packets := 0, len(frames)
-	for _, f := range frames {
-		size += len(f.wire)
-		packets += int(f.more)
-	}
-	c.srv.count.packetsOut.Add(uint64(packets))
-	c.srv.count.bytesOut.Add(uint64(size))
-
-	direct := c.direct && c.corked == 0 && c.out.empty() // a flusher would mean a queue
-	if direct && len(frames) == 1 {
-		n, err := directWrite(c.fd, frames[0].wire)
-		switch {
-		case err != nil:
-			c.endLocked(ReasonTransportError, 0, abruptly)
-			return ErrClosed
-		case n == size:
-			return nil
-		}
-		c.pushLocked(frames[0])
-		c.advanceLocked(n)
-	} else {
-		if !direct && c.out.bytes+size > c.srv.cfg.MaxQueue {
-			c.endLocked(ReasonSlowClient, 0, abruptly)
-			return ErrClosed
-		}
-		for _, f := range frames {
-			c.pushLocked(f)
-		}
-	}
-	c.writeLocked()
-	if c.out.bytes > c.srv.cfg.MaxQueue {
-		c.endLocked(ReasonSlowClient, 0, abruptly)
-	}
-	if !c.live() {
-		return ErrClosed
-	}
-	return nil
-}
-
-// writeLocked moves the queue on: to the socket at once as far as that takes it, then by a flusher;
-// or to a waiting poll.
-func (c *Conn) writeLocked() {
-	if c.corked > 0 || c.flushing || c.out.empty() {
-		return
-	}
-	if c.on != webSocket {
-		c.poll.notify()
-		return
-	}
-	if c.nc == nil {
-		return // the handshake is not over
-	}
-	if c.direct {
-		buf := chunks.Get().(*[]byte)
-		defer chunks.Put(buf)
-		for !c.out.empty() {
-			b := c.out.chunk(*buf)
-			n, err := directWrite(c.fd, b)
-			c.advanceLocked(n)
-			if err != nil {
-				c.endLocked(ReasonTransportError, 0, abruptly)
-				return
-			}
-			if n < len(b) {
-				break
-			}
-		}
-		if c.out.empty() {
-			if c.state == stateClosing {
-				halfClose(c.nc) // does not wait: it is a TCP socket
-				c.flushedLocked()
-			}
-			return
-		}
-	}
-	c.flushing = true
-	c.srv.wg.Add(1) // the session still holds one
-	go c.flush()
-}
-
-// flush is the flusher: the only writer to nc while it lives, which is while the queue is not
-// empty.
+// flush is the flusher: the only writer to nc while it lives, which is while the queue is not empty.
 func (c *Conn) flush() {
 	defer c.srv.wg.Done()
 	buf := chunks.Get().(*[]byte)
@@ -213,8 +133,8 @@ func (c *Conn) flush() {
 	c.mu.Unlock()
 }
 
-// flushedLocked notes that a closing session has handed everything over. The peer has closeGrace
-// for its end; a reader that has not come to wait for it yet will set that deadline itself.
+// flushedLocked notes that a closing session has handed everything over. The peer has closeGrace for its end; a reader that has
+// not come to wait for it yet will set that deadline itself.
 func (c *Conn) flushedLocked() {
 	if c.state == stateClosing {
 		c.state = stateFlushed
@@ -224,28 +144,5 @@ func (c *Conn) flushedLocked() {
 		c.nc.SetReadDeadline(longAgo)
 	case c.lingers:
 		c.nc.SetReadDeadline(time.Now().Add(closeGrace))
-	}
-}
-
-// halfClose ends the server's direction, after the close frame.
-func halfClose(nc net.Conn) {
-	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // fails on what is gone already
-	}
-}
-
-// cut closes a socket at once. Under TLS a close may wait for a last record to be written, so the
-// socket below goes first.
-func cut(nc net.Conn) {
-	if tls, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		tls.NetConn().Close()
-	}
-	nc.Close()
-}
-
-// reset makes the kernel drop what it still holds for a client that does not read.
-func reset(nc net.Conn) {
-	if tcp, ok := nc.(*net.TCPConn); ok {
-		tcp.SetLinger(0)
 	}
 }

@@ -4,11 +4,17 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"jobwire/internal/timers"
 )
 
 // Config holds a server's knobs. A zero or negative value means the default.
@@ -19,23 +25,18 @@ type Config struct {
 	PingTimeout time.Duration
 	// UpgradeTimeout bounds a websocket probe, from its handshake to the upgrade packet (10 s).
 	UpgradeTimeout time.Duration
-	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is
-	// queued (10 s).
+	// WriteTimeout bounds every write, and how long a closing session may take to hand over what is queued (10 s).
 	WriteTimeout time.Duration
-	// MaxPayload is the largest message, POST body and poll answer, in bytes (64 KiB). Clients
-	// are told. A single packet of the server's own that is larger still goes out, alone in its
-	// poll answer.
+	// MaxPayload is the largest message, POST body and poll answer, in bytes (64 KiB). Clients are told. A single packet of the
+	// server's own that is larger still goes out, alone in its poll answer.
 	MaxPayload int
-	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (4
-	// MiB).
+	// MaxQueue is how many bytes may wait for one client before it is closed as a "slow client" (4 MiB).
 	MaxQueue int
-	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is
-	// answered 503 (0: no cap).
+	// MaxConns caps the sessions of the server, closing ones included; a handshake above it is answered 503 (0: no cap).
 	MaxConns int
 	// Refuse answers the handshake of a client whose Handler is nil (403 "Forbidden").
 	Refuse func(http.ResponseWriter)
-	// Logger gets facts that an operator should see; never payloads, never session ids (nil:
-	// nothing is logged).
+	// Logger gets facts that an operator should see; never payloads, never session ids (nil: nothing is logged).
 	Logger *slog.Logger
 
 	portable bool // tests: never write from the caller's goroutine
@@ -43,50 +44,43 @@ type Config struct {
 
 // WithDefaults fills in the defaults.
 func (cfg Config) WithDefaults() Config {
-	orDuration := func(d *time.Duration, def time.Duration) {
-		if *d <= 0 {
-			*d = def
-		}
-	}
-	orInt := func(n *int, def int) {
-		if *n <= 0 {
-			*n = def
-		}
-	}
-	orDuration(&cfg.PingInterval, 25*time.Second)
-	orDuration(&cfg.PingTimeout, 20*time.Second)
-	orDuration(&cfg.UpgradeTimeout, 10*time.Second)
-	orDuration(&cfg.WriteTimeout, 10*time.Second)
-	orInt(&cfg.MaxPayload, 64<<10)
-	orInt(&cfg.MaxQueue, 4<<20)
+	setDefault(&cfg.PingInterval, 25*time.Second)
+	setDefault(&cfg.PingTimeout, 20*time.Second)
+	setDefault(&cfg.UpgradeTimeout, 10*time.Second)
+	setDefault(&cfg.WriteTimeout, 10*time.Second)
+	setDefault(&cfg.MaxPayload, 64<<10)
+	setDefault(&cfg.MaxQueue, 4<<20)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return cfg
 }
 
-// closeGrace is how long a peer gets to answer the end of a session with its own, and a polling
-// client to come back for its close packet while the server shuts down.
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
+}
+
+// closeGrace is how long a peer gets to answer the end of a session with its own, and a polling client to come back for its
+// close packet while the server shuts down.
 const closeGrace = time.Second
 
-// Handler is told what happens on one connection. All calls for one connection are made one at a
-// time, in order, under no lock of the engine. A call that panics is logged and closes its
-// connection.
+// Handler is told what happens on one connection. All calls for one connection are made one at a time, in order, under no lock
+// of the engine. A call that panics is logged and closes its connection.
 type Handler interface {
-	// Message is called for every message of the client; data is valid only during the call. A
-	// client that sends faster than Message returns is held back by TCP. While it runs nothing else
-	// is read, pongs neither: what may take long belongs into the Task that it returns.
+	// Message is called for every message of the client; data is valid only during the call. A client that sends faster than
+	// Message returns is held back by TCP. While it runs nothing else is read, pongs neither: what may take long belongs into
+	// the Task that it returns.
 	Message(data []byte, binary bool) Task
-	// Pong is called when the client has answered the ping with that seq: a heartbeat's or one of
-	// Conn.Ping.
+	// Pong is called when the client has answered the ping with that seq: a heartbeat's or one of Conn.Ping.
 	Pong(seq uint32)
 	// Closed is called exactly once, after the last Message and Pong.
 	Closed(reason string) Task
 }
 
-// Task is what a call of a Handler leaves to do; nil is nothing. It runs at once, beside the next
-// calls and tasks of the same connection, which it has to expect. Shutdown waits for it. When it
-// panics, that is logged and closes the connection.
+// Task is what a call of a Handler leaves to do; nil is nothing. It runs at once, beside the next calls and tasks of the same
+// connection, which it has to expect. Shutdown waits for it. When it panics, that is logged and closes the connection.
 type Task interface {
 	Run()
 }
@@ -96,11 +90,11 @@ type Server struct {
 	cfg     Config
 	accept  func(*Conn, *http.Request) Handler
 	count   counters
-	beats   heartbeat
+	beats   *timers.List[*beating]
+	epoch   time.Time
 	runners runners
 
-	// wg counts sessions until their Closed has returned and their descriptor is closed, and every
-	// goroutine besides.
+	// wg counts sessions until their Closed has returned and their descriptor is closed, and every goroutine besides.
 	wg sync.WaitGroup
 
 	mu      sync.RWMutex     // guards what follows; never held together with a Conn's lock
@@ -109,17 +103,17 @@ type Server struct {
 	stop    chan struct{} // closed by Shutdown
 }
 
-// NewServer returns a server. accept runs once for every new session before anything is read from
-// its client, with the handshake request, and returns the session's handler; what it sends follows
-// the open packet in the same write. A nil Handler refuses the client, see Config.Refuse.
+// NewServer returns a server. accept runs once for every new session before anything is read from its client, with the
+// handshake request, and returns the session's handler; what it sends follows the open packet in the same write. A nil Handler
+// refuses the client, see Config.Refuse.
 func NewServer(cfg Config, accept func(*Conn, *http.Request) Handler) *Server {
-	s := &Server{cfg: cfg.WithDefaults(), accept: accept, conns: make(map[string]*Conn), stop: make(chan struct{})}
-	s.beats.init(s)
+	s := &Server{cfg: cfg.WithDefaults(), accept: accept, epoch: time.Now(), conns: make(map[string]*Conn), stop: make(chan struct{})}
+	s.beats = timers.New[*beating](s.clock)
 	return s
 }
 
-// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at. Origins
-// are checked, and CORS headers set, by the handlers in front.
+// ServeHTTP serves polling requests and websocket handshakes. The path is not looked at. Origins are checked, and CORS headers
+// set, by the handlers in front.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusNoContent)
@@ -199,14 +193,14 @@ func (s *Server) reject(w http.ResponseWriter, why *refusal) {
 	w.Write([]byte(`{"code":` + strconv.Itoa(why.code) + `,"message":"` + why.message + `"}`)) //nolint:gosec // all of it is ours
 }
 
-// open registers a new session, its open packet queued and its output corked, and asks for its
-// handler. It answers the request itself when it returns nil.
+// open registers a new session, its open packet queued and its output corked, and asks for its handler. It answers the request
+// itself when it returns nil.
 func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *Conn {
 	c := &Conn{srv: s, id: newID(), remote: r.RemoteAddr, corked: 1}
 	if websocket {
 		c.on = webSocket
 	} else {
-		c.poll = newPoll()
+		c.poll = &poll{wake: make(chan struct{}, 1), done: make(chan struct{})}
 	}
 	s.mu.Lock()
 	if s.closing || s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns || s.conns[c.id] != nil {
@@ -242,20 +236,12 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, websocket bool) *C
 
 // openPacket is the first packet of a session.
 func (s *Server) openPacket(id string, websocket bool) []byte {
-	b := make([]byte, 0, 128)
-	b = append(b, `0{"sid":"`...)
-	b = append(b, id...)
-	b = append(b, `","upgrades":[`...)
-	if !websocket {
-		b = append(b, `"websocket"`...)
+	upgrades := `"websocket"`
+	if websocket {
+		upgrades = ""
 	}
-	b = append(b, `],"pingInterval":`...)
-	b = strconv.AppendInt(b, s.cfg.PingInterval.Milliseconds(), 10)
-	b = append(b, `,"pingTimeout":`...)
-	b = strconv.AppendInt(b, s.cfg.PingTimeout.Milliseconds(), 10)
-	b = append(b, `,"maxPayload":`...)
-	b = strconv.AppendInt(b, int64(s.cfg.MaxPayload), 10)
-	return append(b, '}')
+	return fmt.Appendf(nil, `0{"sid":"%s","upgrades":[%s],"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
+		id, upgrades, s.cfg.PingInterval.Milliseconds(), s.cfg.PingTimeout.Milliseconds(), s.cfg.MaxPayload)
 }
 
 // forget ends a session's registration: its Closed has returned and its descriptor is closed.
@@ -270,8 +256,7 @@ func (s *Server) forget(c *Conn) {
 	s.wg.Done()
 }
 
-// track adds a goroutine that Shutdown waits for; false when it would come too late. The goroutine
-// ends with wg.Done.
+// track adds a goroutine that Shutdown waits for; false when it would come too late. The goroutine ends with wg.Done.
 func (s *Server) track() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -282,9 +267,8 @@ func (s *Server) track() bool {
 	return true
 }
 
-// Shutdown refuses new sessions, closes all others politely, so that clients reconnect by
-// themselves, and waits for all goroutines of the server. When ctx ends first, what is left is cut
-// off and ctx's error returned.
+// Shutdown refuses new sessions, closes all others politely, so that clients reconnect by themselves, and waits for all
+// goroutines of the server. When ctx ends first, what is left is cut off and ctx's error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closing {
@@ -298,7 +282,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { // ends with the last session
 		s.wg.Wait()
-		s.runners.wait()
+		s.runners.leave()
+		s.runners.wg.Wait()
+		s.beats.Stop()
 		close(done)
 	}()
 	select {
@@ -321,17 +307,56 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) sessions() []*Conn {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make([]*Conn, 0, len(s.conns))
-	for _, c := range s.conns {
-		all = append(all, c)
-	}
-	return all
+	return slices.Collect(maps.Values(s.conns))
 }
 
-// newID returns 120 random bits in 20 characters: a session id is a secret between server and
-// client.
+// newID returns 120 random bits in 20 characters: a session id is a secret between server and client.
 func newID() string {
 	var b [15]byte
 	rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Stats is a snapshot of a server's counters and gauges. Counters only grow; gauges say so.
+type Stats struct {
+	Polling   int64 // gauge: open sessions on HTTP long-polling
+	WebSocket int64 // gauge: open sessions on websocket
+	Buffered  int64 // gauge: bytes queued for all clients, not yet handed to the kernel
+
+	Opened   uint64 // sessions opened
+	Refused  uint64 // handshakes answered 503: MaxConns, or shutting down
+	Rejected uint64 // requests answered 400, 403, 413 or 426
+	Upgrades uint64 // sessions that moved from polling to websocket
+	// UpgradesFailed counts websocket probes that ended without an upgrade.
+	UpgradesFailed uint64
+
+	PacketsIn  uint64 // Engine.IO packets received
+	PacketsOut uint64 // Engine.IO packets accepted for sending
+	BytesIn    uint64 // bytes of received packets, without framing
+	BytesOut   uint64 // bytes accepted for sending, websocket framing included
+
+	SlowClients    uint64 // sessions closed because the client did not read: MaxQueue or WriteTimeout
+	ProtocolErrors uint64 // sessions closed because the client broke RFC 6455 or Engine.IO 4
+	Panics         uint64 // handler calls that panicked; each closed its session
+}
+
+// counters are the server's live numbers behind Stats.
+type counters struct {
+	polling, websocket, buffered                     atomic.Int64
+	opened, refused, rejected, upgrades, upgradeFail atomic.Uint64
+	packetsIn, packetsOut, bytesIn, bytesOut         atomic.Uint64
+	slow, protocol, panics                           atomic.Uint64
+}
+
+// Stats returns the server's numbers. They are read one by one, so they agree with each other only when nothing moves.
+func (s *Server) Stats() Stats {
+	n := &s.count
+	return Stats{
+		Polling: n.polling.Load(), WebSocket: n.websocket.Load(), Buffered: n.buffered.Load(),
+		Opened: n.opened.Load(), Refused: n.refused.Load(), Rejected: n.rejected.Load(),
+		Upgrades: n.upgrades.Load(), UpgradesFailed: n.upgradeFail.Load(),
+		PacketsIn: n.packetsIn.Load(), PacketsOut: n.packetsOut.Load(),
+		BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
+		SlowClients: n.slow.Load(), ProtocolErrors: n.protocol.Load(), Panics: n.panics.Load(),
+	}
 }

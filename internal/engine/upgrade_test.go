@@ -149,8 +149,7 @@ func TestFailedUpgradesLeavePollingAlive(t *testing.T) {
 	}
 }
 
-// A client that has seen the probe's answer pauses its polls: what is queued must find it on the
-// websocket.
+// A client that has seen the probe's answer pauses its polls: what is queued must find it on the websocket.
 func TestCloseDuringUpgrade(t *testing.T) {
 	probe := func(t *testing.T) (*testServer, string, *recorder, *wsClient) {
 		s := newTestServer(t, Config{})
@@ -215,8 +214,7 @@ func TestUpgradeDuringPostIsAViolation(t *testing.T) {
 	rec.wantClosed(t, ReasonParseError)
 }
 
-// The numbers sent while a client polls, upgrades and goes on arrive all, once, in order; in both
-// directions.
+// The numbers sent while a client polls, upgrades and goes on arrive all, once, in order; in both directions.
 func TestNothingIsLostRepeatedOrReorderedAcrossTheUpgrade(t *testing.T) {
 	onBothPaths(t, Config{MaxPayload: 2000}, func(t *testing.T, s *testServer) {
 		for round := range 20 {
@@ -254,8 +252,7 @@ func TestNothingIsLostRepeatedOrReorderedAcrossTheUpgrade(t *testing.T) {
 			for i := range 10 {
 				s.post(t, sid, fmt.Sprintf("4up%d", i)).want(t, 200, "ok")
 			}
-			// As the JavaScript client does it: poll on until the probe is answered, let that poll
-			// end, upgrade.
+			// As the JavaScript client does it: poll on until the probe is answered, let that poll end, upgrade.
 			ws := s.websocket(t, sid)
 			ws.text("2probe")
 			probed := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -44,31 +45,21 @@ const (
 	closeTooBig    = 1009
 )
 
-// violation is a breach of RFC 6455 by the client; it closes the connection with its code.
-type violation struct {
-	code uint16
-	what string
-}
+// violation is a breach of RFC 6455 by the client; it closes the connection with that code.
+type violation uint16
 
-func (v *violation) Error() string { return "websocket: " + v.what }
+func (v violation) Error() string { return "websocket: close code " + strconv.Itoa(int(v)) }
 
-var (
-	errReserved     = &violation{closeProtocol, "reserved bits set"}
-	errOpcode       = &violation{closeProtocol, "reserved opcode"}
-	errUnmasked     = &violation{closeProtocol, "frame not masked"}
-	errControl      = &violation{closeProtocol, "control frame fragmented or too long"}
-	errLength       = &violation{closeProtocol, "length out of range"}
-	errContinuation = &violation{closeProtocol, "continuation without a beginning"}
-	errInterleaved  = &violation{closeProtocol, "new message inside a fragmented one"}
-	errClosePayload = &violation{closeProtocol, "invalid close code"}
-	errUTF8         = &violation{closeEncoding, "text is not UTF-8"}
-	errTooBig       = &violation{closeTooBig, "message too big"}
+const (
+	errProtocol violation = closeProtocol
+	errUTF8     violation = closeEncoding
+	errTooBig   violation = closeTooBig
 )
 
 // reader takes websocket frames apart. It belongs to one goroutine.
 //
-// An idle connection waits with the small buffer only; what does not fit into it is read into
-// pooled memory that grows as bytes arrive, never as a header promises.
+// An idle connection waits with the small buffer only; what does not fit into it is read into pooled memory that grows as bytes
+// arrive, never as a header promises.
 type reader struct {
 	src  io.Reader
 	long *buffer // the last message or control frame, when it did not fit in buf
@@ -80,25 +71,10 @@ type reader struct {
 
 // reset prepares the reader for a connection of which early has been read already; it is copied.
 func (rd *reader) reset(src io.Reader, early []byte) {
-	*rd = reader{src: src}
 	if len(early) > 0 {
-		rd.src = &readAhead{rd, src, bytes.Clone(early)}
+		src = io.MultiReader(bytes.NewReader(bytes.Clone(early)), src)
 	}
-}
-
-// readAhead gives a reader what was read ahead of it, then the connection.
-type readAhead struct {
-	rd     *reader
-	src    io.Reader
-	unread []byte
-}
-
-func (a *readAhead) Read(p []byte) (int, error) {
-	n := copy(p, a.unread)
-	if a.unread = a.unread[n:]; len(a.unread) == 0 {
-		a.rd.src = a.src
-	}
-	return n, nil
+	*rd = reader{src: src}
 }
 
 // free gives pooled memory back.
@@ -108,9 +84,8 @@ func (rd *reader) free() {
 	rd.long, rd.part = nil, nil
 }
 
-// next returns the next whole message (opText, opBinary) or control frame. data is valid until the
-// next call. A message of more than limit bytes is refused when its header tells, before there is
-// memory for it.
+// next returns the next whole message (opText, opBinary) or control frame. data is valid until the next call. A message of more
+// than limit bytes is refused when its header tells, before there is memory for it.
 func (rd *reader) next(limit int) (op opcode, data []byte, err error) {
 	rd.long.free()
 	rd.long = nil
@@ -142,7 +117,7 @@ func (rd *reader) next(limit int) (op opcode, data []byte, err error) {
 			n = binary.BigEndian.Uint64(head[2:])
 		}
 		if n >= 1<<63 {
-			return 0, nil, errLength
+			return 0, nil, errProtocol
 		}
 		var have int
 		if rd.part != nil && op&controlBit == 0 {
@@ -186,25 +161,25 @@ func (rd *reader) check(b0, b1 byte) error {
 	op := opcode(b0 & opBits)
 	switch {
 	case b0&rsvBits != 0:
-		return errReserved
+		return errProtocol // reserved bits
 	case b1&maskBit == 0:
-		return errUnmasked
+		return errProtocol // not masked
 	}
 	switch op {
 	case opText, opBinary:
 		if rd.part != nil {
-			return errInterleaved
+			return errProtocol // inside a fragmented message
 		}
 	case opContinuation:
 		if rd.part == nil {
-			return errContinuation
+			return errProtocol // nothing to continue
 		}
 	case opClose, opPing, opPong:
 		if b0&finBit == 0 || b1&lengthBits > maxControl {
-			return errControl
+			return errProtocol // fragmented or too long
 		}
 	default:
-		return errOpcode
+		return errProtocol // reserved opcode
 	}
 	return nil
 }
@@ -280,27 +255,26 @@ func unmask(data []byte, mask [4]byte) {
 }
 
 // peerClose judges the payload of a close frame and returns the code to echo.
-func peerClose(payload []byte) (uint16, *violation) {
+func peerClose(payload []byte) (uint16, violation) {
 	if len(payload) == 0 {
-		return closeNoStatus, nil
+		return closeNoStatus, 0
 	}
 	if len(payload) == 1 {
-		return 0, errClosePayload
+		return 0, errProtocol
 	}
 	code := binary.BigEndian.Uint16(payload)
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
 	default:
-		return 0, errClosePayload
+		return 0, errProtocol
 	}
 	if !utf8.Valid(payload[2:]) {
 		return 0, errUTF8
 	}
-	return code, nil
+	return code, 0
 }
 
-// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to
-// what fits.
+// closingFrame is a websocket close frame; closeNoStatus gives an empty one. The reason is cut to what fits.
 func closingFrame(code uint16, reason string) *Frame {
 	if code == closeNoStatus {
 		return newFrame(opClose, nil, nil)

@@ -329,8 +329,7 @@ func TestFrameEncoding(t *testing.T) {
 	}
 }
 
-// The close frame says what the logs say, as far as it fits and where the client does not know
-// better.
+// The close frame says what the logs say, as far as it fits and where the client does not know better.
 func TestCloseFramesSayWhy(t *testing.T) {
 	long := repeat("é", 80)
 	for _, c := range []struct {

@@ -22,8 +22,7 @@ const (
 	packetBinaryAck    packetType = '6'
 )
 
-// Limits of what a client may send in one packet. The bytes of its text are bounded by the engine's
-// MaxPayload.
+// Limits of what a client may send in one packet. The bytes of its text are bounded by the engine's MaxPayload.
 const (
 	maxAttachments     = 8       // binary attachments; one digit
 	maxAttachmentBytes = 1 << 20 // of all attachments of a packet
@@ -51,8 +50,7 @@ type packet struct {
 // isBinary reports whether attachments follow a packet of this type.
 func (t packetType) isBinary() bool { return t == packetBinaryEvent || t == packetBinaryAck }
 
-// What a packet can be refused for, beside its JSON. The text is for logs; the wire only sees the
-// connection close.
+// What a packet can be refused for, beside its JSON. The text is for logs; the wire only sees the connection close.
 var (
 	errEmpty        = errors.New("empty packet")
 	errType         = errors.New("unknown packet type")
@@ -67,8 +65,8 @@ var (
 	errAttachedSize = errors.New("attachments are too large")
 )
 
-// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]. The
-// engine has made sure that it is UTF-8. The packet shares data.
+// decode reads the text of one packet: <type>[<attachments>-][<namespace>,][<ack id>][<JSON>]. The engine has made sure that it
+// is UTF-8. The packet shares data.
 func decode(data []byte) (packet, error) {
 	if len(data) == 0 {
 		return packet{}, errEmpty
@@ -146,8 +144,8 @@ func (p *packet) setPayload(text []byte) error {
 		p.args = args
 		return nil
 	}
-	// An event: the array is not empty and begins with the name. Names are strings here;
-	// JavaScript's parser would take a number too, but no client API can send one.
+	// An event: the array is not empty and begins with the name. Names are strings here; JavaScript's parser would take a
+	// number too, but no client API can send one.
 	if len(args) == 0 || args[0][0] != '"' {
 		return errPayload
 	}
@@ -165,8 +163,8 @@ func unquote(text json.RawMessage) string {
 	return s
 }
 
-// decoder puts packets together: the text of a binary packet waits here for its attachments. It is
-// one pointer in an idle session.
+// decoder puts packets together: the text of a binary packet waits here for its attachments. It is one pointer in an idle
+// session.
 type decoder struct {
 	partial *packet
 }
@@ -205,31 +203,10 @@ func (d *decoder) binary(data []byte) (packet, error) {
 }
 
 // head is the part of a packet before its payload, which is appended to it.
-func head(kind packetType, attachments int, namespace string, id uint64, hasID bool) []byte {
+func head(kind packetType, namespace string) []byte {
 	dst := []byte{byte(kind)}
-	if kind.isBinary() {
-		dst = strconv.AppendInt(dst, int64(attachments), 10)
-		dst = append(dst, '-')
-	}
 	if namespace != mainNamespace {
-		dst = append(dst, namespace...)
-		dst = append(dst, ',')
-	}
-	if hasID {
-		dst = strconv.AppendUint(dst, id, 10)
+		dst = append(append(dst, namespace...), ',')
 	}
 	return dst
-}
-
-// appendArray appends the values as a JSON array, after first when that is not nil.
-func appendArray(dst []byte, first []byte, values []json.RawMessage) []byte {
-	dst = append(dst, '[')
-	dst = append(dst, first...)
-	for i, v := range values {
-		if i > 0 || first != nil {
-			dst = append(dst, ',')
-		}
-		dst = append(dst, v...)
-	}
-	return append(dst, ']')
 }

@@ -19,16 +19,16 @@ type Config struct {
 	MaxUnauthenticated int
 	// MaxSocketsPerUser caps the sessions of one user; a CONNECT above it is refused as too_many_sockets (1,000).
 	MaxSocketsPerUser int
-	// EventRate and EventBurst bound the Socket.IO packets of one connection: a burst, refilled at the rate per second
-	// (1,000, 5,000). Clients send what they buffered while offline in one burst. A connection that exceeds both is closed.
+	// EventRate and EventBurst bound the Socket.IO packets of one connection: a burst, refilled at the rate per second (1,000,
+	// 5,000). Clients send what they buffered while offline in one burst. A connection that exceeds both is closed.
 	EventRate  float64
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
 	HandlerTimeout time.Duration
 	// ReceiptInterval is how often a session is asked at most what it has received (200 ms): the first message at once.
 	ReceiptInterval time.Duration
-	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that it
-	// comes back with its offset (Engine.MaxQueue, at least 1 MiB).
+	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that
+	// it comes back with its offset (Engine.MaxQueue, at least 1 MiB).
 	MaxHeldBytes int
 	// NoRecovery leaves the pid out of CONNECT replies. Clients then keep no offset to reconnect with.
 	NoRecovery bool
@@ -64,8 +64,8 @@ func setDefault[T int | float64 | time.Duration](field *T, value T) {
 }
 
 const (
-	// closeGrace is how long a connection stays after a refused CONNECT, so that the client can read why, and after the
-	// client left the namespace, so that it can close by itself.
+	// closeGrace is how long a connection stays after a refused CONNECT, so that the client can read why, and after the client
+	// left the namespace, so that it can close by itself.
 	closeGrace = time.Second
 	// maxForeignConnects is how many CONNECTs to other namespaces one connection may have answered.
 	maxForeignConnects = 3
@@ -75,8 +75,8 @@ const (
 	// maxCorked is how many bytes Lifecycle.Connected may emit before they begin to leave, and the CONNECT reply with them. A
 	// long replay waits for the client to take it, which could not happen while everything is held back.
 	maxCorked = 16 << 10
-	// maxAuthorization is what is kept of an Authorization header, in bytes. More than the longest token that auth accepts,
-	// so a clipped one is refused as malformed.
+	// maxAuthorization is what is kept of an Authorization header, in bytes. More than the longest token that auth accepts, so
+	// a clipped one is refused as malformed.
 	maxAuthorization = 16 << 10
 	// maxOffset is the longest recovery offset that is looked at, in bytes.
 	maxOffset = 64
@@ -101,14 +101,14 @@ const (
 
 // Lifecycle is told what happens to sessions. Its methods are called without any lock held, for one session one at a time.
 type Lifecycle interface {
-	// Authenticate says who is connecting. An error that is an *events.Error is told to the client; any
-	// other is logged and answered as internal. It may take as long as Config.HandshakeTimeout.
+	// Authenticate says who is connecting. An error that is an *events.Error is told to the client; any other is logged and
+	// answered as internal. It may take as long as Config.HandshakeTimeout.
 	Authenticate(Handshake) (auth.Identity, error)
 	// Connected is called before the client can see its CONNECT reply. What it emits, up to 16 KiB, follows that reply in the
 	// same write. It may take long, for a replay: the client's events wait until it has returned. ctx ends with the session.
 	Connected(ctx context.Context, s *Session)
-	// Disconnected is called exactly once for every Connected, after it has returned and after the last handler of the
-	// session. The session is in no room any more.
+	// Disconnected is called exactly once for every Connected, after it has returned and after the last handler of the session.
+	// The session is in no room any more.
 	Disconnected(s *Session, reason string)
 	// Confirmed says that a socket of the user has received everything with Confirm that was sent to it up to id.
 	Confirmed(userID string, id events.ID)

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"time"
 
+	libraryevents "github.com/zishang520/engine.io/v2/events"
+	"github.com/zishang520/engine.io/v2/types"
 	"github.com/zishang520/socket.io-go-parser/v2/parser"
 	"github.com/zishang520/socket.io/v2/socket"
 
@@ -17,8 +19,8 @@ import (
 	"jobwire/internal/events"
 )
 
-// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the
-// library calls from a goroutine of its own.
+// The way of a session from CONNECT to its end. All of it runs on the session's task, but for connection, which the library
+// calls from a goroutine of its own.
 
 // connect lets the library open a socket for a CONNECT to the main namespace, and waits for it.
 func (s *Session) connect(p packet) {
@@ -28,7 +30,7 @@ func (s *Session) connect(p packet) {
 			return
 		}
 		s.hub.count.refused.add("invalid_namespace")
-		reply := head(packetConnectError, 0, p.namespace, 0, false)
+		reply := head(packetConnectError, p.namespace)
 		s.conn.Send(engine.TextFrame(append(reply, `{"message":"Invalid namespace"}`...)))
 		return
 	}
@@ -45,7 +47,6 @@ func (s *Session) connect(p packet) {
 	s.state, s.ready = stateOpening, ready
 	s.mu.Unlock()
 
-	s.pid, s.offset, s.recovers = recoveryOffset(p.payload)
 	s.handshake = &Handshake{Auth: p.payload, Authorization: s.authorization, RemoteAddr: s.conn.RemoteAddr()}
 	s.authorization = ""
 	s.socket = engine.NewSocket(s.conn)
@@ -60,6 +61,11 @@ func (s *Session) connect(p packet) {
 	if s.currentState() != stateAdmitted {
 		return
 	}
+	pid, offset, recovers := recoveryOffset(p.payload)
+	if recovers && pid != pidOf(s.userID) {
+		offset = "" // another user's
+	}
+	s.offset, s.recovers = offset, recovers
 	if sock := <-ready; sock != nil {
 		s.onConnected(sock)
 	}
@@ -75,22 +81,30 @@ func recoveryOffset(payload json.RawMessage) (pid, offset string, has bool) {
 		PID    json.RawMessage `json:"pid"`
 		Offset json.RawMessage `json:"offset"`
 	}
-	if json.Unmarshal(payload, &recovery) != nil || !isShortString(recovery.PID) {
+	if json.Unmarshal(payload, &recovery) != nil {
 		return "", "", false
 	}
-	if isShortString(recovery.Offset) {
-		offset = unquote(recovery.Offset)
+	pid, has = shortString(recovery.PID)
+	if has {
+		offset, _ = shortString(recovery.Offset)
 	}
-	return unquote(recovery.PID), offset, true
+	return pid, offset, has
 }
 
-func isShortString(text json.RawMessage) bool {
-	return len(text) >= 2 && text[0] == '"' && len(text) <= maxOffset+2
+// shortString returns the string that text is, unless it is another value, or longer than an offset may be.
+func shortString(text json.RawMessage) (string, bool) {
+	if len(text) < 2 || text[0] != '"' || len(text) > maxOffset+2 {
+		return "", false
+	}
+	short := unquote(text)
+	if len(short) > maxOffset { // each byte that was no UTF-8 has become three
+		return "", false
+	}
+	return short, true
 }
 
-// pidOf is the pid that every client of a user is given. A client remembers an offset only if it has a pid, and sends both
-// when it comes back: a page that has signed in as another user still sends those of the first. It is no secret, and opens
-// nothing.
+// pidOf is the pid that every client of a user is given. A client remembers an offset only if it has a pid, and sends both when
+// it comes back: a page that has signed in as another user still sends those of the first. It is no secret, and opens nothing.
 func pidOf(userID string) string {
 	sum := sha256.Sum256([]byte(userID))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
@@ -117,7 +131,7 @@ func (h *Hub) admit(sock *socket.Socket, next func(*socket.ExtendedError)) {
 		s.refuse(next, message, why)
 		return
 	}
-	if !h.rooms.reserve(userRoomPrefix+identity.UserID, h.config.MaxSocketsPerUser) {
+	if !h.users.reserve(identity.UserID, h.config.MaxSocketsPerUser) {
 		s.refuse(next, CodeTooManySockets, &events.Error{Code: CodeTooManySockets, Detail: "This user has too many connections."})
 		return
 	}
@@ -140,8 +154,8 @@ func (h *Hub) refusal(err error) (message string, why *events.Error) {
 	return CodeInternal, &events.Error{Code: CodeInternal, Detail: "The server could not check the token."}
 }
 
-// refuse lets the library answer CONNECT_ERROR; the deadline then closes the connection when the client has had time to
-// read it.
+// refuse lets the library answer CONNECT_ERROR; the deadline then closes the connection when the client has had time to read
+// it.
 func (s *Session) refuse(next func(*socket.ExtendedError), message string, why *events.Error) {
 	s.hub.count.refused.add(why.Code)
 	s.mu.Lock()
@@ -178,37 +192,43 @@ func (s *Session) onConnected(sock *socket.Socket) {
 		return
 	}
 	s.id = string(sock.Id())
-	if s.recovers && s.pid != pidOf(s.userID) {
-		s.offset = "" // another user's
-	}
-	s.pid = ""
 	s.state = stateLive
-	s.greeting.Store(true)
-	s.user.session = s
-	s.hub.rooms.join(userRoomPrefix+s.userID, &s.user, true, unseen)
-	ctx, cancel := context.WithCancel(s.hub.base)
-	s.cancel = cancel
+	s.hub.users.join(s.userID, s, true, unseen)
 	s.setDeadline(s.identity.ExpiresAt)
 	s.mu.Unlock()
 	s.hub.count.unauthenticated.Add(-1)
 	s.hub.count.sessions.Add(1)
 	s.hub.count.connected.Add(1)
 
-	defer func() { // also when Connected panics: Disconnected will follow as ever
+	defer s.answer() // also when Connected panics: Disconnected will follow as ever
+	ctx, end := s.begin()
+	defer end()
+	s.hub.lifecycle.Connected(ctx, s)
+}
+
+// begin returns the session's context, for a call that its task makes, and what is called when the call has returned. The
+// context ends with the session. An idle session keeps none, which would cost it more than all its other state.
+func (s *Session) begin() (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(s.hub.base)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel = cancel
+	if s.closed {
+		cancel()
+	}
+	return ctx, func() {
 		cancel()
 		s.mu.Lock()
 		s.cancel = nil
 		s.mu.Unlock()
-		s.answer()
-	}()
-	s.hub.lifecycle.Connected(ctx, s)
+	}
 }
 
 // leaveNamespace ends the session because the client said so. The connection may live a little longer: the client closes it.
 func (s *Session) leaveNamespace() {
 	s.mu.Lock()
 	s.state = stateLeft
-	s.held = nil
+	s.held.Store(nil)
 	s.vacate()
 	s.setDeadline(time.Now().Add(closeGrace))
 	s.mu.Unlock()
@@ -234,7 +254,66 @@ func (s *Session) depart() {
 		s.hub.lifecycle.Disconnected(s, reason)
 		return
 	case stateAdmitted:
-		s.hub.rooms.release(userRoomPrefix + s.userID)
+		s.hub.users.release(s.userID)
 	}
 	s.hub.count.unauthenticated.Add(-1)
+}
+
+// libraryPatience is the library's own connect timeout, which must never fire: ours does.
+const libraryPatience = 24 * time.Hour
+
+// newLibrary sets up the Socket.IO library behind our ingress: our engine under it, our packets in it, and no rooms.
+func newLibrary(h *Hub) (*socket.Server, *engine.Binding) {
+	options := socket.DefaultServerOptions()
+	options.SetServeClient(false)
+	options.SetConnectTimeout(libraryPatience)
+	options.SetParser(passthrough{})
+	options.SetAdapter(noRooms{})
+	io := socket.NewServer(nil, options)
+	binding := engine.NewBinding()
+	io.Bind(binding)
+	io.Use(h.admit)
+	_ = io.On("connection", h.connection) // fails only for a nil listener
+	return io, binding
+}
+
+// noRooms is the library's adapter, and makes it. Nothing is emitted through the library, since the hub has rooms of its own;
+// what is left of an adapter is that every socket joins a room named like itself, which would cost memory for nothing.
+type noRooms struct{ socket.Adapter }
+
+func (noRooms) New(namespace socket.Namespace) socket.Adapter {
+	a := noRooms{socket.MakeAdapter()}
+	a.Prototype(a)
+	a.Construct(namespace)
+	return a
+}
+
+// AddAll keeps nothing.
+func (noRooms) AddAll(socket.SocketId, *types.Set[socket.Room]) {}
+
+// passthrough is the library's parser. The ingress has decoded what comes in; what the library sends by itself is CONNECT,
+// CONNECT_ERROR and DISCONNECT.
+type passthrough struct{}
+
+func (passthrough) NewEncoder() parser.Encoder { return parser.NewEncoder() }
+func (passthrough) NewDecoder() parser.Decoder { return new(handover) }
+
+// handover is the decoder of one library client: it hands over the *parser.Packet that it is given. It has one listener, and
+// EventEmitter's other methods are never called on it: the nil interface would say so loudly.
+type handover struct {
+	libraryevents.EventEmitter
+	decoded libraryevents.Listener
+}
+
+func (d *handover) On(_ libraryevents.EventName, listeners ...libraryevents.Listener) error {
+	d.decoded = listeners[0]
+	return nil
+}
+
+// RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is added afterwards.
+func (d *handover) RemoveListener(libraryevents.EventName, libraryevents.Listener) bool { return true }
+func (d *handover) Destroy()                                                            {}
+func (d *handover) Add(packet any) error {
+	d.decoded(packet)
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"jobwire/internal/auth"
 	"jobwire/internal/engine"
@@ -137,6 +138,29 @@ func TestOffsetComesFromPidAndOffset(t *testing.T) {
 			t.Errorf("%s: %q, want %q", payload, offset, want)
 		}
 	}
+}
+
+// FuzzOffset: whatever object a client connects with, what is kept of it is short and text.
+func FuzzOffset(f *testing.F) {
+	for _, seed := range []string{
+		``, `null`, `[]`, `"pid"`, `{"pid":"p","offset":"17-2"}`, `{"pid":"p"}`, `{"pid":"","offset":""}`, `{"pid":"p","pid":7,"offset":"1-0"}`,
+		`{"PID":"p","Offset":"1-0"}{"pid":1`, `{"pid":"p","offset":{"pid":"q"}}`, `{"pid":"\u0000\ud800\udc00\ud800","offset":"\\\"\u2028"}`,
+		`{"pid":"` + strings.Repeat("p", 64) + `","offset":"` + strings.Repeat("é", 32) + `"}`,
+		`{"pid":"` + strings.Repeat("p", 65) + `","offset":"1-0"}`,
+		`{"pid":"` + strings.Repeat("\xff", 64) + `","offset":"1-0"}`,
+		`{"pid":"p","offset":"` + strings.Repeat("\xff", 64) + `"}`,
+		`{"pid":"p","offset":` + strings.Repeat("[", 20_000),
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		pid, offset, has := recoveryOffset(payload)
+		for _, text := range []string{pid, offset} {
+			if len(text) > 64 || !utf8.ValidString(text) || text != "" && !has {
+				t.Fatalf("%q: pid %q, offset %q, %v", payload, pid, offset, has)
+			}
+		}
+	})
 }
 
 // A client that offers a pid and an offset still goes through the middleware, and restores nothing.
@@ -385,6 +409,20 @@ func TestTokenExpiresWhileConnected(t *testing.T) {
 	if d := s.waitLeft(t); d.reason != ReasonTokenExpired {
 		t.Errorf("%+v", d)
 	}
+}
+
+func TestATokenThatDoesNotExpire(t *testing.T) {
+	s := newStand(t, Config{HandshakeTimeout: 50 * time.Millisecond}, func(r *recorder, _ *Hub) {
+		r.authenticate = func(Handshake) (auth.Identity, error) { return auth.Identity{UserID: "alice"}, nil }
+	})
+	c := s.dial(t)
+	c.write("40")
+	c.read()
+	if n := s.deadlines.Len(); n != 0 {
+		t.Errorf("%d deadlines", n)
+	}
+	s.EmitUser("alice", message("x", `1`, 0))
+	c.expect(`42["x",1]`)
 }
 
 func TestRefreshMovesTheExpiry(t *testing.T) {

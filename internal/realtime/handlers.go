@@ -13,23 +13,26 @@ import (
 	"jobwire/internal/events"
 )
 
-// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n}
-// stands for Attachments[n]; whether there is such an attachment has not been checked.
+// Args are the arguments of an event as they stand on the wire. In Values, {"_placeholder":true,"num":n} stands for
+// Attachments[n]; whether there is such an attachment has not been checked.
 type Args struct {
 	Values      []json.RawMessage
 	Attachments [][]byte
+	ID          uint64 // of the ack that the client asks for, if Asked
+	Asked       bool
 }
 
-// rawHandler is what every registration becomes. It calls ack once, before it returns.
-type rawHandler func(ctx context.Context, s *Session, args Args, ack func(reply Args, err error))
+// handler is what every registration becomes. It calls ack at most once, before it returns.
+type handler func(ctx context.Context, s *Session, args Args, ack func(value any, err error))
 
-// Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members
-// are refused as invalid_payload. With struct{} the event has no argument, with a pointer it may be left out. The value that fn
-// returns becomes the ack's argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own
-// if it is an *events.Error, and internal, with the error logged, otherwise.
+// Handle registers the handler of a client event whose one argument is a T: JSON, decoded strictly, so that unknown members are
+// refused as invalid_payload. With struct{} the event has no argument, with a pointer it may be left out. The value that fn
+// returns becomes the ack's argument, if the client asked for an ack; an error becomes {"error":{"code","message"}}: its own if
+// it is an *events.Error, and internal, with the error logged, otherwise.
 //
 // Events of one session are handled one at a time, in order, also after the client has gone. ctx ends after
-// Config.HandlerTimeout. Handle panics if the event is taken or reserved, and must not be called once the hub serves.
+// Config.HandlerTimeout, and with the session. Handle panics if the event is taken or reserved, and must not be called once the
+// hub serves.
 func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (any, error)) {
 	HandleInOrder(h, event, func(ctx context.Context, s *Session, payload T, ack func(any, error)) {
 		ack(fn(ctx, s, payload))
@@ -37,42 +40,20 @@ func Handle[T any](h *Hub, event string, fn func(context.Context, *Session, T) (
 }
 
 // HandleInOrder is Handle for an answer that has a place among what is emitted to the session: the ack is sent by the call of
-// ack, which fn makes once, from any goroutine, before it returns.
+// ack, which fn makes once, from any goroutine, before it returns. With Args fn gets whatever arguments there are, and may
+// answer by itself instead.
 func HandleInOrder[T any](h *Hub, event string, fn func(ctx context.Context, s *Session, payload T, ack func(value any, err error))) {
-	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(Args, error)) {
+	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(any, error)) {
 		var payload T
-		if err := args.decode(&payload, reflect.TypeFor[T]()); err != nil {
-			ack(Args{}, err)
+		if err := args.decode(&payload); err != nil {
+			ack(nil, err)
 			return
 		}
-		fn(ctx, s, payload, func(value any, err error) {
-			var reply Args
-			if err == nil {
-				reply, err = encodeValue(value)
-			}
-			ack(reply, err)
-		})
+		fn(ctx, s, payload, ack)
 	})
 }
 
-// encodeValue makes a value the only argument. Data of workers in it stays as it is but for white space.
-func encodeValue(value any) (Args, error) {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(value)
-	return Args{Values: []json.RawMessage{bytes.TrimSuffix(text.Bytes(), []byte("\n"))}}, err
-}
-
-// HandleRaw registers a handler of a client event that takes whatever arguments there are, attachments included. What it
-// returns become the ack's arguments. All else is as with Handle.
-func HandleRaw(h *Hub, event string, fn func(context.Context, *Session, Args) (Args, error)) {
-	h.register(event, func(ctx context.Context, s *Session, args Args, ack func(Args, error)) {
-		ack(fn(ctx, s, args))
-	})
-}
-
-func (h *Hub) register(event string, fn rawHandler) {
+func (h *Hub) register(event string, fn handler) {
 	if events.IsReserved(event) {
 		panic("realtime: " + event + " is a reserved event name")
 	}
@@ -82,19 +63,23 @@ func (h *Hub) register(event string, fn rawHandler) {
 	h.handlers[event] = fn
 }
 
-// decode puts the only argument into payload, a pointer to a value of that type. null is no argument.
-func (a Args) decode(payload any, of reflect.Type) error {
+// decode puts the only argument into what payload points to. null is no argument.
+func (a Args) decode(payload any) error {
+	if all, ok := payload.(*Args); ok {
+		*all = a
+		return nil
+	}
 	if len(a.Attachments) > 0 {
 		return invalidPayload("Binary arguments are not accepted.")
 	}
 	none := len(a.Values) == 0 || len(a.Values) == 1 && string(a.Values[0]) == "null"
-	if of == reflect.TypeFor[struct{}]() {
+	if _, ok := payload.(*struct{}); ok {
 		if none || len(a.Values) == 1 && string(a.Values[0]) == "{}" {
 			return nil
 		}
 		return invalidPayload("No argument is expected.")
 	}
-	if none && of.Kind() == reflect.Pointer {
+	if none && reflect.TypeOf(payload).Elem().Kind() == reflect.Pointer {
 		return nil
 	}
 	if none || len(a.Values) != 1 {
@@ -136,20 +121,34 @@ func (s *Session) dispatch(p packet) {
 		return
 	}
 	h.count.events.Add(1)
-	ctx, cancel := context.WithTimeout(h.base, h.config.HandlerTimeout)
+	ctx, end := s.begin()
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, h.config.HandlerTimeout)
 	defer cancel()
-	handler(ctx, s, Args{p.args, p.attachments}, func(reply Args, err error) {
-		if err != nil {
+	handler(ctx, s, Args{p.args, p.attachments, p.id, p.hasID}, func(value any, err error) {
+		var text []byte
+		if err == nil {
+			text, err = encodeValue(value)
+		}
+		switch {
+		case err != nil:
 			code, message := h.describeError(p.event, err)
 			if p.hasID {
 				s.ackError(p.id, code, message)
 			}
-			return
-		}
-		if p.hasID {
-			s.conn.Send(reply.frames(packetAck, "", p.id)...)
+		case p.hasID:
+			s.ack(p.id, text)
 		}
 	})
+}
+
+// encodeValue is a value as JSON. Data of workers in it stays as it is but for white space.
+func encodeValue(value any) ([]byte, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), err
 }
 
 // describeError says what of a handler's error the client may know, and logs what it may not.
@@ -158,7 +157,9 @@ func (h *Hub) describeError(event string, err error) (code, message string) {
 	if errors.As(err, &refusal) {
 		return refusal.Code, refusal.Detail
 	}
-	h.log.Error("handler of a client event failed", slog.String("event", event), slog.Any("error", err))
+	if !errors.Is(err, context.Canceled) { // else the client has gone meanwhile
+		h.log.Error("handler of a client event failed", slog.String("event", event), slog.Any("error", err))
+	}
 	return CodeInternal, "The server could not handle this event."
 }
 
@@ -174,24 +175,12 @@ func (s *Session) ackError(id uint64, code, message string) {
 	if err != nil {
 		return // two strings always marshal
 	}
-	s.conn.Send(Args{Values: []json.RawMessage{text}}.frames(packetAck, "", id)...)
+	s.ack(id, text)
 }
 
-// frames encodes the arguments as an event with that name, or as the ack with that id, and their attachments.
-func (a Args) frames(kind packetType, event string, id uint64) []*engine.Frame {
-	if len(a.Attachments) > 0 {
-		kind += packetBinaryEvent - packetEvent // the two binary types follow in the same order
-	}
-	isAck := kind == packetAck || kind == packetBinaryAck
-	text := head(kind, len(a.Attachments), mainNamespace, id, isAck)
-	var name []byte
-	if !isAck {
-		name, _ = json.Marshal(event) // a string always marshals
-	}
-	frames := make([]*engine.Frame, 0, 1+len(a.Attachments))
-	frames = append(frames, engine.TextFrame(appendArray(text, name, a.Values)))
-	for _, attachment := range a.Attachments {
-		frames = append(frames, engine.BinaryFrame(attachment))
-	}
-	return frames
+// ack answers an event with one argument.
+func (s *Session) ack(id uint64, text []byte) {
+	packet := strconv.AppendUint([]byte{byte(packetAck)}, id, 10)
+	packet = append(append(append(packet, '['), text...), ']')
+	s.conn.Send(engine.TextFrame(packet))
 }

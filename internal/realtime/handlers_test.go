@@ -86,31 +86,31 @@ func TestAHandlerMaySayWhenItsAckIsSent(t *testing.T) {
 		HandleInOrder(h, "between", func(_ context.Context, s *Session, fails bool, ack func(any, error)) {
 			var elsewhere sync.WaitGroup
 			elsewhere.Go(func() {
-				s.EmitArgs("before", Args{})
+				s.Emit(message("before", `1`, 0))
 				if fails {
 					ack(nil, &events.Error{Code: "teapot", Detail: "no coffee"})
 				} else {
 					ack([]int{1}, nil)
 				}
-				s.EmitArgs("after", Args{})
+				s.Emit(message("after", `1`, 0))
 			})
 			elsewhere.Wait()
 		})
 	})
 	c := s.connect(t, "alice")
 	c.write(`421["between",false]`, `422["between",true]`, `423["between",7]`, `42["between",false]`, `424["echo"]`)
-	c.expect(`42["before"]`, `431[[1]]`, `42["after"]`,
-		`42["before"]`, `432[{"error":{"code":"teapot","message":"no coffee"}}]`, `42["after"]`,
+	c.expect(`42["before",1]`, `431[[1]]`, `42["after",1]`,
+		`42["before",1]`, `432[{"error":{"code":"teapot","message":"no coffee"}}]`, `42["after",1]`,
 		`433[{"error":{"code":"invalid_payload","message":"The argument does not fit: it must not be a JSON number."}}]`,
-		`42["before"]`, `42["after"]`, `434[]`)
+		`42["before",1]`, `42["after",1]`, `434[]`)
 }
 
 func TestBinaryArgumentsAndAcks(t *testing.T) {
 	s := newStand(t, Config{}, func(_ *recorder, h *Hub) {
 		handleEcho(h)
-		HandleRaw(h, "back", func(_ context.Context, s *Session, args Args) (Args, error) {
-			s.EmitArgs("here", args)
-			return Args{}, nil
+		HandleInOrder(h, "back", func(_ context.Context, s *Session, args Args, ack func(any, error)) {
+			s.Send(frames(`51-["here",`, args)...)
+			ack("done", nil)
 		})
 	})
 	c := s.connect(t, "alice")
@@ -120,7 +120,7 @@ func TestBinaryArgumentsAndAcks(t *testing.T) {
 	c.expect(`462-5[{"_placeholder":true,"num":0},"x",{"_placeholder":true,"num":1}]`, "\x01\x02", "\x03")
 	c.write(`451-6["back",{"_placeholder":true,"num":0}]`)
 	c.writeBinary([]byte{4})
-	c.expect(`451-["here",{"_placeholder":true,"num":0}]`, "\x04", `436[]`)
+	c.expect(`451-["here",{"_placeholder":true,"num":0}]`, "\x04", `436["done"]`)
 }
 
 func TestHandlerPanicClosesThatConnectionOnly(t *testing.T) {
@@ -150,6 +150,35 @@ func TestHandlerContextEnds(t *testing.T) {
 	if got := c.read(); !strings.Contains(got, `"timeout"`) {
 		t.Error(got)
 	}
+}
+
+// A call that a session has begun is not waited for when its client has gone: its context has ended with the session.
+func TestHandlerContextEndsWithTheSession(t *testing.T) {
+	begun, ended := make(chan struct{}), make(chan error, 2)
+	s := newStand(t, Config{HandlerTimeout: time.Hour}, func(_ *recorder, h *Hub) {
+		Handle(h, "wait", func(ctx context.Context, _ *Session, first bool) (any, error) {
+			if first {
+				close(begun)
+			}
+			select {
+			case <-ctx.Done():
+				ended <- ctx.Err()
+			case <-time.After(patience):
+				ended <- errors.New("the context goes on")
+			}
+			return nil, ctx.Err()
+		})
+	})
+	c := s.connect(t, "alice")
+	c.write(`421["wait",true]`, `422["wait",false]`) // the second is handled when the client has gone
+	<-begun
+	c.vanish()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	s.waitLeft(t)
 }
 
 func TestHandlerNamesAreChecked(t *testing.T) {

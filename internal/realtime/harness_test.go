@@ -81,7 +81,7 @@ func (r *recorder) Connected(_ context.Context, s *Session) {
 
 // hasJoined reports whether JoinUser was called.
 func hasJoined(s *Session) bool {
-	members := s.hub.rooms.appendMembers(nil, []byte(userRoomPrefix+s.userID))
+	members := s.hub.users.appendMembers(nil, s.userID)
 	return slices.ContainsFunc(members, func(m member) bool { return m.session == s && m.shown != unseen })
 }
 
@@ -152,9 +152,7 @@ func newStand(t testing.TB, config Config, prepare ...func(*recorder, *Hub)) *st
 		if st := h.Stats(); st.Unauthenticated != 0 || st.Sessions != 0 || st.Rooms != 0 {
 			t.Errorf("left over: %d unauthenticated, %d sessions, %d rooms", st.Unauthenticated, st.Sessions, st.Rooms)
 		}
-		h.deadlines.mu.Lock()
-		defer h.deadlines.mu.Unlock()
-		if n := len(h.deadlines.heap); n != 0 {
+		if n := h.deadlines.Len(); n != 0 {
 			t.Errorf("left over: %d deadlines", n)
 		}
 	})

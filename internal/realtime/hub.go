@@ -1,18 +1,54 @@
+// Package realtime is the Socket.IO side of the house: the [Hub] owns the Socket.IO library's server, every connected
+// [Session], and the rooms they are in.
+//
+// In flow connections (from package engine) and messages for users and rooms (from delivery and presence); out flow calls to a
+// [Lifecycle] (authenticate, connected, disconnected, confirmed) and to the typed handlers of client events ([Handle]). Nothing
+// outside sees the library, its callbacks or its []any.
+//
+// # The way of a packet
+//
+//	engine reader → ingress (copies, counts, never blocks others) → that session's task → decoder → connect | handler
+//	EmitUser → snapshot of the room → one engine.Frame → Conn.Send of each session
+//
+// The ingress stands before the library. It decodes every packet itself, strictly (codec.go), and lets the library see one
+// thing only: a CONNECT to the main namespace that is well formed and is the first of its connection. The library then does
+// what it is good at (middleware, CONNECT and CONNECT_ERROR, socket identity); it is told when the connection is gone. Events
+// never reach it: it would run each in a goroutine of its own and lose their order.
+//
+// All packets of one session are handled one at a time, in order, on a goroutine that lives only while there is work: a slow
+// handler holds back nobody but its own client.
+//
+// # What is refused, and how
+//
+// The namespace is "/". A CONNECT to another one is answered CONNECT_ERROR {"message":"Invalid namespace"}, at most three times
+// a connection. A refused CONNECT is answered CONNECT_ERROR {"message":…,"data":{"code":…,"message":…}}, and the connection is
+// closed a second later. Everything else that is not allowed closes the connection at once, under a reason that is counted
+// ([Stats].Closed): packets that are not Socket.IO 5, events before the CONNECT was answered, a second CONNECT, attachments
+// beyond eight or beyond 1 MiB, more events than Config.EventRate allows, and a CONNECT as a binary message, which is answered
+// CONNECT_ERROR in msgpack. An ACK that nobody asked for is ignored, and counts as an event against the rate.
+//
+// # Order
+//
+// Two emits made one after the other reach every session in that order. Emits made at the same time may reach two sockets in
+// different order; who needs one order for a user serializes its emits, as delivery does. An emit reaches those who were in the
+// room when it began, and a session that leaves meanwhile drops it: no lock is held while sending.
 package realtime
 
 import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zishang520/socket.io/v2/socket"
 
 	"jobwire/internal/engine"
-	"jobwire/internal/events"
+	"jobwire/internal/timers"
 )
 
 // Hub serves Socket.IO to any number of clients and sends messages to users and rooms.
@@ -20,14 +56,15 @@ type Hub struct {
 	config    Config
 	lifecycle Lifecycle
 	log       *slog.Logger
-	handlers  map[string]rawHandler // complete before the hub serves
+	handlers  map[string]handler // complete before the hub serves
 
 	engine  *engine.Server
 	io      *socket.Server
 	binding *engine.Binding
 
-	rooms     *index
-	deadlines *deadlines
+	users     *index // a room for every user, by user id
+	rooms     *index // those of Session.Join
+	deadlines *timers.List[*deadline]
 	asks      asks
 	tokenCost int64 // ns that a message takes from the token bucket
 	count     counters
@@ -35,20 +72,7 @@ type Hub struct {
 
 	base   context.Context // of all handlers; ends when Shutdown gives up on them
 	cancel context.CancelFunc
-	loops  sync.WaitGroup // of deadlines and asks; they end with base
-}
-
-// emission is what an emit needs while it is on its way.
-type emission struct {
-	members []member // of the room
-	frames  [1]*engine.Frame
-}
-
-// Message is one Socket.IO packet on its way to clients.
-type Message struct {
-	Packet  []byte    // from events.Encode; copied by the call that takes it
-	Place   events.ID // among what its user is shown; zero for what has none
-	Confirm bool      // ask the client for a receipt of the message with that place as its id
+	loops  sync.WaitGroup // of asks; they end with base
 }
 
 // New returns a hub that serves nobody yet. Its goroutines end with Shutdown.
@@ -58,14 +82,14 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 		config:    config,
 		lifecycle: lifecycle,
 		log:       config.Logger,
-		handlers:  make(map[string]rawHandler),
-		rooms:     newIndex(),
-		deadlines: newDeadlines(),
+		handlers:  make(map[string]handler),
+		users:     newIndex(func(s *Session) *seat { return &s.user }),
+		rooms:     newIndex(func(s *Session) *seat { return &s.other }),
+		deadlines: timers.New[*deadline](func() int64 { return time.Now().UnixNano() }),
 		asks:      asks{wake: make(chan struct{}, 1)},
 		tokenCost: max(1, int64(float64(time.Second)/config.EventRate)),
 	}
 	h.base, h.cancel = context.WithCancel(context.Background())
-	h.loops.Go(func() { h.deadlines.run(h.base) })
 	h.loops.Go(func() { h.asks.run(h.base, config.ReceiptInterval) })
 	h.emissions.New = func() any { return new(emission) }
 	config.Engine.Refuse = h.overloaded
@@ -74,8 +98,8 @@ func New(config Config, lifecycle Lifecycle) *Hub {
 	return h
 }
 
-// ServeHTTP serves polling requests and websocket handshakes at any path. Handshakes beyond MaxUnauthenticated are answered
-// 503 with {"code":"too_many_unauthenticated","message":…}.
+// ServeHTTP serves polling requests and websocket handshakes at any path. Handshakes beyond MaxUnauthenticated are answered 503
+// with {"code":"too_many_unauthenticated","message":…}.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Many at a time, or with "sid=" smuggled into their handshakes, get as far as accept, which counts again.
 	if h.full() && r.Method == http.MethodGet && !strings.Contains(r.URL.RawQuery, "sid=") {
@@ -107,118 +131,36 @@ func (h *Hub) accept(conn *engine.Conn, r *http.Request) engine.Handler {
 		return nil // which overloaded answers
 	}
 	authorization := r.Header.Get("Authorization")
-	if len(authorization) > maxAuthorization {
-		authorization = authorization[:maxAuthorization]
-	}
-	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization)}
-	h.deadlines.set(s, time.Now().Add(h.config.HandshakeTimeout))
+	s := &Session{hub: h, conn: conn, authorization: strings.Clone(authorization[:min(len(authorization), maxAuthorization)])}
+	s.setDeadline(time.Now().Add(h.config.HandshakeTimeout)) // nobody else has it yet
 	return (*ingress)(s)
 }
 
-// EmitUser sends m to the sessions of a user that have not been shown newer, one frame for all of them, or keeps it back for
-// them until Live. It returns to how many.
-func (h *Hub) EmitUser(userID string, m Message) (sockets int) {
-	var room [len(userRoomPrefix) + events.MaxUserIDLen]byte
-	return h.emit(append(append(room[:0], userRoomPrefix...), userID...), m, func(to *member, frames []*engine.Frame) bool {
-		switch {
-		case to.shown == unseen, !m.Place.IsZero() && m.Place.Compare(to.shown) <= 0:
-			return false
-		case to.open != nil && !m.Confirm:
-			return to.open.Send(frames...) == nil
-		}
-		return to.session.deliver(frames, m.Place, m.Confirm)
-	})
-}
-
 // UserSockets counts the sessions of a user that have joined the user's room.
-func (h *Hub) UserSockets(userID string) int { return h.rooms.count(userRoomPrefix + userID) }
-
-// RoomPacket is a Socket.IO packet for a room.
-type RoomPacket struct {
-	Packet     []byte // from events.Encode; copied by the call that takes it
-	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
-}
-
-// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each session gets
-// all that are for it in one write. It returns to how many sessions.
-func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
-	sessions := h.rooms.sessionsIn(room)
-	if len(sessions) == 0 || len(packets) == 0 {
-		return 0
-	}
-	var batch engine.Batch
-	except := make(map[string]int) // the places of packets that leave a user out
-	for i, p := range packets {
-		batch.Add(p.Packet)
-		if p.ExceptUser != "" {
-			except[p.ExceptUser] = i
-		}
-	}
-	last, deliveries := len(packets), 0
-	all := [1]*engine.Frame{batch.Frame(0, last)}
-	for _, s := range sessions {
-		frames, n := all[:], last
-		if i, out := except[s.userID]; out {
-			if n--; n == 0 {
-				continue
-			}
-			frames = frames[:0:0]
-			if i > 0 {
-				frames = append(frames, batch.Frame(0, i))
-			}
-			if i+1 < last {
-				frames = append(frames, batch.Frame(i+1, last))
-			}
-		}
-		if s.send(frames, events.ID{}, false) {
-			sockets++
-			deliveries += n
-		}
-	}
-	h.count.emits.Add(1)
-	h.count.deliveries.Add(uint64(deliveries))
-	return sockets
-}
-
-// emit calls send for everybody who is in the room now, with m as one frame, and returns how often it was true.
-func (h *Hub) emit(room []byte, m Message, send func(to *member, frames []*engine.Frame) bool) (sockets int) {
-	e := h.emissions.Get().(*emission)
-	e.members = h.rooms.appendMembers(e.members[:0], room)
-	if len(e.members) > 0 {
-		e.frames[0] = engine.TextFrame(m.Packet)
-		for i := range e.members {
-			if send(&e.members[i], e.frames[:]) {
-				sockets++
-			}
-		}
-		h.count.emits.Add(1)
-		h.count.deliveries.Add(uint64(sockets))
-	}
-	clear(e.members) // sessions must not live on in the pool
-	e.frames[0] = nil
-	h.emissions.Put(e)
-	return sockets
-}
+func (h *Hub) UserSockets(userID string) int { return h.users.count(userID) }
 
 // DisconnectUser ends all sessions of a user for good: last, if not nil, is the last packet they get, then Socket.IO's
-// DISCONNECT, then the transport closes. It returns how many sessions there were. A CONNECT that is being judged meanwhile
-// is not among them: whoever revokes access does so at the lifecycle first.
+// DISCONNECT, then the transport closes. It returns how many sessions there were. A CONNECT that is being judged meanwhile is
+// not among them: whoever revokes access does so at the lifecycle first.
 func (h *Hub) DisconnectUser(userID string, last []byte) (sockets int) {
-	var frame *engine.Frame
+	frames := []*engine.Frame{disconnectFrame}
 	if last != nil {
-		frame = engine.TextFrame(last)
+		frames = []*engine.Frame{engine.TextFrame(last), disconnectFrame}
 	}
-	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
-		if s.disconnect(frame) {
+	for _, s := range h.users.sessionsIn(userID) {
+		if s.conn.Send(frames...) == nil {
 			sockets++
 		}
+		s.Close(ReasonServerDisconnect)
 	}
 	return sockets
 }
+
+var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
 
 // ReconnectUser closes the connections of a user's sessions, after what is queued. The clients come back by themselves.
 func (h *Hub) ReconnectUser(userID string) {
-	for _, s := range h.rooms.sessionsIn(userRoomPrefix + userID) {
+	for _, s := range h.users.sessionsIn(userID) {
 		s.Close(ReasonMissedEvents)
 	}
 }
@@ -229,6 +171,68 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, h.cancel)()
 	err := h.engine.Shutdown(ctx) // the sessions' tasks among them
 	h.cancel()
+	h.deadlines.Stop()
 	h.loops.Wait()
 	return err
+}
+
+// Stats is a snapshot of a hub's counters and gauges. Counters only grow; gauges say so.
+type Stats struct {
+	Unauthenticated int64 // gauge: connections without a session
+	Sessions        int64 // gauge: sessions
+	Rooms           int   // gauge: rooms, one per connected user included
+
+	Connected     uint64            // sessions that were opened
+	Refused       map[string]uint64 // CONNECTs refused, by code; invalid_namespace among them
+	Overloaded    uint64            // handshakes answered 503: Config.MaxUnauthenticated
+	Closed        map[string]uint64 // connections that ended, by reason
+	Packets       uint64            // messages that clients sent, attachments counted one by one
+	Events        uint64            // events for which there was a handler
+	UnknownEvents uint64            // events for which there was none
+	Emits         uint64            // EmitUser and EmitRoom calls that found a session
+	Deliveries    uint64            // messages that EmitUser and EmitRoom handed to sessions
+	Panics        uint64            // recovered; each closed its connection
+
+	Engine engine.Stats
+}
+
+// counters are the hub's live numbers behind Stats.
+type counters struct {
+	unauthenticated, sessions              atomic.Int64
+	connected, overloaded, packets, events atomic.Uint64
+	unknown, emits, deliveries, panics     atomic.Uint64
+	refused, closed                        tally
+}
+
+// tally counts by name. The names are reasons and codes of the program, never what a client sent.
+type tally struct {
+	mu sync.Mutex
+	by map[string]uint64
+}
+
+func (t *tally) add(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.by == nil {
+		t.by = make(map[string]uint64)
+	}
+	t.by[name]++
+}
+
+func (t *tally) copy() map[string]uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.by)
+}
+
+// Stats returns the hub's numbers. They are read one by one, so they agree with each other only when nothing moves.
+func (h *Hub) Stats() Stats {
+	n := &h.count
+	return Stats{
+		Unauthenticated: n.unauthenticated.Load(), Sessions: n.sessions.Load(), Rooms: h.users.size() + h.rooms.size(),
+		Connected: n.connected.Load(), Refused: n.refused.copy(), Overloaded: n.overloaded.Load(), Closed: n.closed.copy(),
+		Packets: n.packets.Load(), Events: n.events.Load(), UnknownEvents: n.unknown.Load(),
+		Emits: n.emits.Load(), Deliveries: n.deliveries.Load(), Panics: n.panics.Load(),
+		Engine: h.engine.Stats(),
+	}
 }

@@ -11,10 +11,9 @@ import (
 
 // ingress is a Session as the engine sees it: the engine's reader calls it, one call at a time.
 //
-// The calls only put into the inbox what arrived. It is handled by the session's task, which the
-// engine runs while there is something to handle: so the reader goes on, a slow handler delays its
-// own client only, and everything that happens to a session (CONNECT, events, its end) happens one
-// after the other, in order.
+// The calls only put into the inbox what arrived. It is handled by the session's task, which the engine runs while there is
+// something to handle: so the reader goes on, a slow handler delays its own client only, and everything that happens to a
+// session (CONNECT, events, its end) happens one after the other, in order.
 type ingress Session
 
 // task is a Session as its engine.Task.
@@ -59,16 +58,15 @@ func (in *ingress) Message(data []byte, binary bool) engine.Task {
 // Pong confirms the receipt that the ping asked for.
 func (in *ingress) Pong(seq uint32) { (*Session)(in).receiptAnswered(seq) }
 
-// Closed takes the session out of its rooms at once; what the client had sent before is still
-// handled, and then its end.
+// Closed takes the session out of its rooms at once; what the client had sent before is still handled, and then its end.
 func (in *ingress) Closed(reason string) engine.Task {
 	s := (*Session)(in)
 	s.hub.count.closed.add(reason)
 	s.mu.Lock()
 	s.closed, s.reason = true, reason
 	s.vacate()
-	s.hub.deadlines.set(s, time.Time{})
-	s.held = nil
+	s.hub.deadlines.Cancel((*deadline)(s))
+	s.held.Store(nil)
 	if s.cancel != nil {
 		s.cancel()
 	}
@@ -79,8 +77,8 @@ func (in *ingress) Closed(reason string) engine.Task {
 	return s.arrive(arrival{gone: true})
 }
 
-// spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a
-// second. All it has to remember is the moment at which the bucket is full again.
+// spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a second. All it has to
+// remember is the moment at which the bucket is full again.
 func (s *Session) spend(now time.Time) bool {
 	t := now.UnixNano()
 	full := max(s.spent, t) + s.hub.tokenCost
@@ -104,7 +102,7 @@ func (s *Session) arrive(a arrival) engine.Task {
 		<-room
 		s.mu.Lock()
 	}
-	a.early = !s.answered
+	a.early = !s.answered.Load()
 	box.queue = append(box.queue, a)
 	box.bytes += len(a.data)
 	runs := box.running
@@ -165,14 +163,13 @@ func (s *Session) handle(a arrival) {
 	}
 }
 
-// unsupportedFrame is a CONNECT_ERROR in the only language that a client with
-// socket.io-msgpack-parser understands: {type: 4, nsp: "/", data: {message: "unsupported parser"}}.
-// After a bare close it would come back for ever, and never say why.
+// unsupportedFrame is a CONNECT_ERROR in the only language that a client with socket.io-msgpack-parser understands: {type: 4,
+// nsp: "/", data: {message: "unsupported parser"}}. After a bare close it would come back for ever, and never say why.
 var unsupportedFrame = engine.BinaryFrame([]byte("\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xb2" +
 	ReasonUnsupportedParser))
 
-// take decides what becomes of a decoded packet. One that is missing attachments has to be allowed
-// by now, so that nothing of a client without a session is kept for later.
+// take decides what becomes of a decoded packet. One that is missing attachments has to be allowed by now, so that nothing of a
+// client without a session is kept for later.
 func (s *Session) take(p packet, err error, early bool) {
 	if err != nil {
 		s.hub.log.Debug("malformed packet", slog.String("problem", err.Error()), slog.String("remote", s.conn.RemoteAddr()))
@@ -193,8 +190,7 @@ func (s *Session) take(p packet, err error, early bool) {
 	switch p.kind {
 	case packetEvent, packetBinaryEvent:
 		s.dispatch(p)
-	case packetAck, packetBinaryAck:
-		s.hub.count.strayAcks.Add(1)
+	case packetAck, packetBinaryAck: // nobody has asked for it
 	case packetDisconnect:
 		s.leaveNamespace()
 	}

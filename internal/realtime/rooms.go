@@ -14,6 +14,7 @@ import (
 // last member leaves while another joins is never lost.
 type index struct {
 	seed   maphash.Seed
+	seat   func(*Session) *seat // that in a room of this index
 	shards [64]shard
 }
 
@@ -24,47 +25,37 @@ type shard struct {
 
 // room is guarded by its shard's mu.
 type room struct {
-	name string
-	// members are in no order; seats[i] is where members[i] sits. Two slices, so that a snapshot of the members is one copy.
-	members  []member
-	seats    []*seat
-	reserved int // seats promised to sessions that are still connecting
+	name     string
+	members  []member // in no order
+	reserved int      // seats promised to sessions that are still connecting
 }
 
-// member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out
-// would have to wait for.
+// member is a session in a room, with all that an emit has to look at: the session itself is a cache line that a fan-out would
+// have to wait for.
 type member struct {
 	session *Session
-	open    *engine.Conn // nil while the session is to be asked, see index.open
+	open    *engine.Conn // nil while the session is to be asked, see Session.open
 	shown   events.ID    // what has a place up to there is left out; everything before Session.JoinUser
 }
 
 // unseen is the place of a member to whom nothing is emitted yet.
 var unseen = events.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}
 
-// seat is one session's place in one room.
+// seat is one session's place in one room. A session has one in each index.
 type seat struct {
-	session *Session // constant
-	room    *room    // guarded by the session's mu; nil while the seat is not taken
-	at      int      // guarded by the mu of the room's shard: others move it when they leave
+	room *room // guarded by the session's mu; nil while the seat is not taken
+	at   int   // guarded by the mu of the room's shard: others move it when they leave
 }
 
-// userRoomPrefix begins the names of the rooms that the hub itself fills: "user:<id>".
-const userRoomPrefix = "user:"
-
-func newIndex() *index {
-	x := &index{seed: maphash.MakeSeed()}
+func newIndex(seat func(*Session) *seat) *index {
+	x := &index{seed: maphash.MakeSeed(), seat: seat}
 	for i := range x.shards {
 		x.shards[i].rooms = make(map[string]*room)
 	}
 	return x
 }
 
-func (x *index) shardOf(name []byte) *shard {
-	return &x.shards[maphash.Bytes(x.seed, name)%uint64(len(x.shards))]
-}
-
-func (x *index) shardOfString(name string) *shard {
+func (x *index) shard(name string) *shard {
 	return &x.shards[maphash.String(x.seed, name)%uint64(len(x.shards))]
 }
 
@@ -87,7 +78,7 @@ func (h *shard) drop(r *room) {
 
 // reserve promises one more seat in the room, unless limit seats are taken or promised.
 func (x *index) reserve(name string, limit int) bool {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.room(name)
@@ -101,7 +92,7 @@ func (x *index) reserve(name string, limit int) bool {
 
 // release takes back one promise of reserve.
 func (x *index) release(name string) {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[name]; r != nil {
@@ -110,66 +101,54 @@ func (x *index) release(name string) {
 	}
 }
 
-// join seats a session; taken must not be in a room. promised says that the seat was reserved.
-func (x *index) join(name string, taken *seat, promised bool, shown events.ID) {
-	h := x.shardOfString(name)
+// join seats a session that has no seat yet. promised says that the seat was reserved. The caller of this and of what follows
+// holds the session's mu.
+func (x *index) join(name string, s *Session, promised bool, shown events.ID) {
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.room(name)
 	if promised {
 		r.reserved--
 	}
-	taken.room, taken.at = r, len(r.members)
-	r.members = append(r.members, member{session: taken.session, shown: shown})
-	r.seats = append(r.seats, taken)
+	*x.seat(s) = seat{r, len(r.members)}
+	r.members = append(r.members, member{session: s, shown: shown})
 }
 
-// leave frees a seat.
-func (x *index) leave(taken *seat) {
+// leave frees the session's seat, if it has one.
+func (x *index) leave(s *Session) {
+	taken := x.seat(s)
 	r := taken.room
-	h := x.shardOfString(r.name)
+	if r == nil {
+		return
+	}
+	h := x.shard(r.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := len(r.members) - 1
-	r.members[taken.at], r.seats[taken.at] = r.members[last], r.seats[last]
-	r.seats[taken.at].at = taken.at
-	r.members[last], r.seats[last] = member{}, nil
-	r.members, r.seats = r.members[:last], r.seats[:last]
+	r.members[taken.at] = r.members[last]
+	x.seat(r.members[last].session).at = taken.at
+	r.members[last] = member{}
+	r.members = r.members[:last]
 	taken.room = nil
 	h.drop(r)
 }
 
-// open notes that a session keeps nothing back: from now on an emit may go to its connection without looking at the
-// session, which to a fan-out is a cache line that nobody else needs. It stays so until the session leaves.
-func (x *index) open(taken *seat) {
-	h := x.shardOfString(taken.room.name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	taken.room.members[taken.at].open = taken.session.conn
-}
-
-// show notes up to which place a member needs nothing any more.
-func (x *index) show(taken *seat, upTo events.ID) {
-	h := x.shardOfString(taken.room.name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	taken.room.members[taken.at].shown = upTo
-}
-
-// appendMembers appends those who are in the room now.
-func (x *index) appendMembers(to []member, name []byte) []member {
-	h := x.shardOf(name)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if r := h.rooms[string(name)]; r != nil {
-		to = append(to, r.members...)
+// change lets update change how a session stands in its room, if it has a seat.
+func (x *index) change(s *Session, update func(*member)) {
+	taken := x.seat(s)
+	if taken.room == nil {
+		return
 	}
-	return to
+	h := x.shard(taken.room.name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	update(&taken.room.members[taken.at])
 }
 
 // sessionsIn returns those who are in the room now.
 func (x *index) sessionsIn(name string) []*Session {
-	members := x.appendMembers(nil, []byte(name))
+	members := x.appendMembers(nil, name)
 	sessions := make([]*Session, len(members))
 	for i := range members {
 		sessions[i] = members[i].session
@@ -179,7 +158,7 @@ func (x *index) sessionsIn(name string) []*Session {
 
 // count returns how many members of a room are emitted to.
 func (x *index) count(name string) (members int) {
-	h := x.shardOfString(name)
+	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r := h.rooms[name]; r != nil {
@@ -201,4 +180,51 @@ func (x *index) size() (rooms int) {
 		h.mu.Unlock()
 	}
 	return rooms
+}
+
+// RoomPacket is a Socket.IO packet for a room.
+type RoomPacket struct {
+	Packet     []byte // from events.Encode; copied by the call that takes it
+	ExceptUser string // whose sessions do not get it; at most one packet of a call names the same user. "" for none
+}
+
+// EmitRoom sends packets to the sessions in a room, in order and past what is kept back. They are encoded once, and each
+// session gets all that are for it in one write. It returns to how many sessions.
+func (h *Hub) EmitRoom(room string, packets []RoomPacket) (sockets int) {
+	sessions := h.rooms.sessionsIn(room)
+	if len(sessions) == 0 || len(packets) == 0 {
+		return 0
+	}
+	var batch engine.Batch
+	except := make(map[string]int) // the places of packets that leave a user out
+	for i, p := range packets {
+		batch.Add(p.Packet)
+		if p.ExceptUser != "" {
+			except[p.ExceptUser] = i
+		}
+	}
+	last, deliveries := len(packets), 0
+	all := [1]*engine.Frame{batch.Frame(0, last)}
+	for _, s := range sessions {
+		frames, n := all[:], last
+		if i, out := except[s.userID]; out {
+			if n--; n == 0 {
+				continue
+			}
+			frames = frames[:0:0]
+			if i > 0 {
+				frames = append(frames, batch.Frame(0, i))
+			}
+			if i+1 < last {
+				frames = append(frames, batch.Frame(i+1, last))
+			}
+		}
+		if s.send(frames, events.ID{}, false) {
+			sockets++
+			deliveries += n
+		}
+	}
+	h.count.emits.Add(1)
+	h.count.deliveries.Add(uint64(deliveries))
+	return sockets
 }

@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"jobwire/internal/auth"
 	"jobwire/internal/engine"
 	"jobwire/internal/events"
+	"jobwire/internal/timers"
 )
 
 // state is where a session is on its way. It only moves forward.
@@ -25,8 +27,8 @@ const (
 	stateLeft                  // the client left the namespace; closes soon
 )
 
-// Session is one client's connection to the main namespace: one tab of one user. Its methods may be called from any
-// goroutine. Those that send do nothing once the client has gone.
+// Session is one client's connection to the main namespace: one tab of one user. Its methods may be called from any goroutine.
+// Those that send do nothing once the client has gone.
 type Session struct {
 	hub  *Hub
 	conn *engine.Conn
@@ -36,7 +38,6 @@ type Session struct {
 	offset string // likewise; what the client has seen last, if recovers
 	// recovers says that the CONNECT payload carried a pid and an offset.
 	recovers bool
-	pid      string // until Connected: the one that came with the offset
 
 	// What follows belongs to the session's task, see ingress.go.
 	socket        *engine.Socket // the connection as the library knows it; nil before CONNECT
@@ -49,23 +50,21 @@ type Session struct {
 	spent   int64 // the reader's: when the token bucket will be full again, Unix ns
 	flooded bool  // the reader's: the bucket ran dry
 
-	deadline deadline // guarded by hub.deadlines.mu
+	timer timers.Timer // of the deadline
 
-	holding  atomic.Bool // whether held is to be asked; written under mu
-	greeting atomic.Bool // Connected runs and its output is held back; written under mu
+	held     atomic.Pointer[replayBuffer] // nil when nothing is kept back; written under mu
+	answered atomic.Bool                  // the CONNECT reply is on its way; written under mu
 
 	mu       sync.Mutex // guards what follows; leaf but for the locks of rooms, deadlines and asks
 	state    state
-	answered bool   // the CONNECT reply is on its way
 	closed   bool   // the connection is gone
 	reason   string // why
 	identity auth.Identity
 	ready    chan *socket.Socket // while the library builds its socket; nil comes when the connection is gone
 	user     seat                // in the user's room
-	others   []*seat             // in other rooms
+	other    seat                // in that of Join
 	inbox    inbox
-	held     *replayBuffer      // nil when nothing is held back
-	cancel   context.CancelFunc // of the context of Connected; nil when it does not run
+	cancel   context.CancelFunc // of the context of the call that the task makes; nil when it makes none
 	receipts receipts
 }
 
@@ -82,12 +81,9 @@ func (s *Session) Identity() auth.Identity {
 	return s.identity
 }
 
-// Offset returns the offset from which the client wants to go on, as it sent it, if it was connected before. It is at most
-// 64 bytes and otherwise unchecked; empty when it was another user who was connected.
+// Offset returns the offset from which the client wants to go on, as it sent it, if it was connected before. It is at most 64
+// bytes and otherwise unchecked; empty when it was another user who was connected.
 func (s *Session) Offset() (offset string, has bool) { return s.offset, s.recovers }
-
-// Transport returns "polling" or "websocket": what the session is on now.
-func (s *Session) Transport() string { return s.conn.Transport() }
 
 // Buffered returns how many bytes wait for this client.
 func (s *Session) Buffered() int { return s.conn.Buffered() }
@@ -97,9 +93,9 @@ func (s *Session) Emit(m Message) bool {
 	return s.isLive() && s.send([]*engine.Frame{engine.TextFrame(m.Packet)}, m.Place, m.Confirm)
 }
 
-// EmitArgs sends an event with arguments as a client would send it, attachments included, to this session only.
-func (s *Session) EmitArgs(event string, args Args) bool {
-	return s.isLive() && s.send(args.frames(packetEvent, event, 0), events.ID{}, false)
+// Send sends frames to this session only, past what is kept back.
+func (s *Session) Send(frames ...*engine.Frame) bool {
+	return s.isLive() && s.send(frames, events.ID{}, false)
 }
 
 // isLive reports whether the client is in the namespace: before, nothing may reach it, and afterwards nothing need.
@@ -109,30 +105,10 @@ func (s *Session) isLive() bool {
 	return s.state == stateLive && !s.closed
 }
 
-// send hands the frames to the connection, and asks for a receipt if it should. No lock is held while sending.
-func (s *Session) send(frames []*engine.Frame, id events.ID, confirm bool) bool {
-	sent := false
-	switch {
-	case confirm && s.beginReceipt(id):
-		sent = s.pinged(s.conn.SendPing(frames...))
-	case s.conn.Send(frames...) == nil:
-		sent = true
-		if confirm {
-			s.askReceipt(id)
-		}
-	}
-	if sent && s.greeting.Load() && s.conn.Buffered() > maxCorked {
-		s.answer()
-	}
-	return sent
-}
-
 // answer lets go of what has been held back since the CONNECT was admitted. From now on the client may send.
 func (s *Session) answer() {
 	s.mu.Lock()
-	again := s.answered
-	s.answered = true
-	s.greeting.Store(false)
+	again := s.answered.Swap(true)
 	s.open()
 	s.mu.Unlock()
 	if !again {
@@ -140,66 +116,27 @@ func (s *Session) answer() {
 	}
 }
 
-// open lets the messages for the user's room pass the session by, if it keeps none back. The caller holds mu.
+// open lets the messages for the user's room go to the connection without a look at the session, if it keeps none back: to a
+// fan-out the session is a cache line that nobody else needs. The caller holds mu.
 func (s *Session) open() {
-	if s.held == nil && s.answered && s.user.room != nil {
-		s.hub.rooms.open(&s.user)
+	if s.held.Load() == nil && s.answered.Load() {
+		s.hub.users.change(s, func(m *member) { m.open = s.conn })
 	}
 }
 
-// Join puts the session into the rooms; those it is in already are left alone. Rooms named "user:…" are the hub's own.
-func (s *Session) Join(rooms ...string) {
+// Join puts the session into a room beside its user's, of which it has one at most: that of presence.
+func (s *Session) Join(room string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.state != stateLive {
-		return // or it would stay in the room for ever
-	}
-	for _, name := range rooms {
-		if s.seatIn(name) == nil {
-			taken := &seat{session: s}
-			s.hub.rooms.join(name, taken, false, events.ID{})
-			s.others = append(s.others, taken)
-		}
+	if !s.closed && s.state == stateLive && s.other.room == nil { // or it would stay in the room for ever
+		s.hub.rooms.join(room, s, false, events.ID{})
 	}
 }
 
-// Leave takes the session out of the rooms.
-func (s *Session) Leave(rooms ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range rooms {
-		for i, taken := range s.others {
-			if taken.room.name == name {
-				s.hub.rooms.leave(taken)
-				s.others = append(s.others[:i], s.others[i+1:]...)
-				break
-			}
-		}
-	}
-}
-
-// seatIn returns the session's seat in a room, nil when it has none. The caller holds mu.
-func (s *Session) seatIn(room string) *seat {
-	if s.user.room != nil && s.user.room.name == room {
-		return &s.user
-	}
-	for _, taken := range s.others {
-		if taken.room.name == room {
-			return taken
-		}
-	}
-	return nil
-}
-
-// vacate takes the session out of all rooms. The caller holds mu.
+// vacate takes the session out of its rooms. The caller holds mu.
 func (s *Session) vacate() {
-	if s.user.room != nil {
-		s.hub.rooms.leave(&s.user)
-	}
-	for _, taken := range s.others {
-		s.hub.rooms.leave(taken)
-	}
-	s.others = nil
+	s.hub.users.leave(s)
+	s.hub.rooms.leave(s)
 }
 
 // Refresh replaces the session's identity with that of a newer token and moves the moment at which it expires. A token of
@@ -221,32 +158,39 @@ func (s *Session) Refresh(identity auth.Identity) error {
 // Close ends the session by closing its transport, after what is queued. The client comes back by itself.
 func (s *Session) Close(reason string) { s.conn.Close(reason) }
 
-// disconnect ends the session: last, if not nil, then Socket.IO's DISCONNECT, then the transport. The client does not come
-// back by itself.
-func (s *Session) disconnect(last *engine.Frame) bool {
-	frames := make([]*engine.Frame, 0, 2)
-	if last != nil {
-		frames = append(frames, last)
-	}
-	sent := s.conn.Send(append(frames, disconnectFrame)...) == nil
-	s.conn.Close(ReasonServerDisconnect)
-	return sent
-}
-
-var disconnectFrame = engine.TextFrame([]byte{byte(packetDisconnect)})
-
-// setDeadline moves the session's deadline, unless it is over. The caller holds mu.
+// setDeadline moves the moment at which something must have happened: the CONNECT before the handshake timeout, the close after
+// a refusal, a fresh token before the old one expires. A session that is over has none. The caller holds mu.
 func (s *Session) setDeadline(at time.Time) {
-	if !s.closed {
-		s.hub.deadlines.set(s, at)
+	switch {
+	case s.closed:
+	case at.IsZero(): // a token that does not expire
+		s.hub.deadlines.Cancel((*deadline)(s))
+	default:
+		s.hub.deadlines.Set((*deadline)(s), unixNano(at))
 	}
 }
 
-// deadlinePassed closes the connection for what it has not done in time. It is called by the hub's deadlines goroutine.
-func (s *Session) deadlinePassed(now time.Time) {
+// latest is the last moment that Unix nanoseconds can tell, in the year 2262. Tokens may live longer.
+var latest = time.Unix(0, math.MaxInt64)
+
+func unixNano(at time.Time) int64 {
+	if at.After(latest) {
+		return math.MaxInt64
+	}
+	return at.UnixNano()
+}
+
+// deadline is a Session that waits in Hub.deadlines.
+type deadline Session
+
+func (d *deadline) Timer() *timers.Timer { return &d.timer }
+
+// Expired closes the connection for what it has not done in time.
+func (d *deadline) Expired() {
+	s := (*Session)(d)
 	s.mu.Lock()
 	state := s.state
-	if expires := s.identity.ExpiresAt; state == stateLive && expires.After(now) {
+	if expires := s.identity.ExpiresAt; state == stateLive && (expires.IsZero() || expires.After(time.Now())) {
 		s.setDeadline(expires) // refreshed, or connected, just now
 		s.mu.Unlock()
 		return
@@ -265,7 +209,7 @@ func (s *Session) deadlinePassed(now time.Time) {
 	}
 }
 
-// expiredFrame tells the client why the transport closes. A namespace disconnect would stop it from reconnecting; as it is,
-// a client whose auth is a callback comes back with a fresh token.
+// expiredFrame tells the client why the transport closes. A namespace disconnect would stop it from reconnecting; as it is, a
+// client whose auth is a callback comes back with a fresh token.
 var expiredFrame = engine.TextFrame(events.Encode(events.Unauthorized,
 	[]byte(`{"code":"token_expired","message":"The token has expired."}`), events.ID{}))

@@ -1,5 +1,5 @@
-// Package server is the little server behind the conformance tests: the real engine and the real hub with the handlers that
-// the protocols' own test suites expect, so that those can be pointed at it too (cmd).
+// Package server is the little server behind the conformance tests: the real engine and the real hub with the handlers that the
+// protocols' own test suites expect, so that those can be pointed at it too (cmd).
 //
 //	/engine.io/   an Engine.IO server that sends every message back
 //	/socket.io/   a Socket.IO server without tokens: "auth" with the CONNECT payload once connected; "message" is sent back
@@ -11,8 +11,11 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"jobwire/internal/auth"
@@ -52,12 +55,12 @@ func New(log *slog.Logger) *Server {
 			Logger:            log,
 		}, lifecycle{}),
 	}
-	realtime.HandleRaw(s.hub, "message", func(_ context.Context, socket *realtime.Session, args realtime.Args) (realtime.Args, error) {
-		socket.EmitArgs("message-back", args)
-		return realtime.Args{}, nil
+	realtime.HandleInOrder(s.hub, "message", func(_ context.Context, to *realtime.Session, in realtime.Args, _ func(any, error)) {
+		to.Send(packet("2", "", append([]json.RawMessage{[]byte(`"message-back"`)}, in.Values...), in.Attachments)...)
+		answer(to, in, realtime.Args{})
 	})
-	realtime.HandleRaw(s.hub, "message-with-ack", func(_ context.Context, _ *realtime.Session, args realtime.Args) (realtime.Args, error) {
-		return args, nil
+	realtime.HandleInOrder(s.hub, "message-with-ack", func(_ context.Context, to *realtime.Session, in realtime.Args, _ func(any, error)) {
+		answer(to, in, in)
 	})
 	s.mux.Handle("/engine.io/", s.echo)
 	s.mux.Handle("/socket.io/", s.hub)
@@ -89,6 +92,29 @@ func (e echo) Message(data []byte, binary bool) engine.Task {
 func (echo) Pong(uint32)               {}
 func (echo) Closed(string) engine.Task { return nil }
 
+// answer acknowledges an event with arguments, if its client asks for that.
+func answer(to *realtime.Session, event, with realtime.Args) {
+	if event.Asked {
+		to.Send(packet("3", strconv.FormatUint(event.ID, 10), with.Values, with.Attachments)...)
+	}
+}
+
+// packet encodes an event ("2") or the ack with that id ("3"), and its attachments.
+func packet(kind, id string, values []json.RawMessage, attachments [][]byte) []*engine.Frame {
+	if n := len(attachments); n > 0 {
+		kind = fmt.Sprintf("%d%d-", kind[0]-'0'+3, n) // the binary types follow in the same order
+	}
+	elements := make([]string, len(values))
+	for i, v := range values {
+		elements[i] = string(v)
+	}
+	frames := []*engine.Frame{engine.TextFrame([]byte(kind + id + "[" + strings.Join(elements, ",") + "]"))}
+	for _, attachment := range attachments {
+		frames = append(frames, engine.BinaryFrame(attachment))
+	}
+	return frames
+}
+
 // lifecycle lets everybody in and tells them what they sent.
 type lifecycle struct{}
 
@@ -102,7 +128,7 @@ func (lifecycle) Authenticate(h realtime.Handshake) (auth.Identity, error) {
 }
 
 func (lifecycle) Connected(_ context.Context, s *realtime.Session) {
-	s.EmitArgs("auth", realtime.Args{Values: []json.RawMessage{json.RawMessage(s.Identity().Tenant)}})
+	s.Emit(realtime.Message{Packet: events.Encode("auth", []byte(s.Identity().Tenant), events.ID{})})
 }
 func (lifecycle) Disconnected(*realtime.Session, string) {}
 func (lifecycle) Confirmed(string, events.ID)            {}
