@@ -3,11 +3,8 @@ package embedded
 import (
 	"bytes"
 	"context"
-	"errors"
 	"slices"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
@@ -15,109 +12,62 @@ import (
 
 // Read implements delivery.Store.
 func (s *Store) Read(ctx context.Context, q delivery.Query) (p delivery.Page, err error) {
-	in, err := s.enter(ctx)
+	in, u, err := s.begin(ctx, q.UserID)
 	if err != nil {
 		return p, err
 	}
 	defer in.leave()
-	u, err := in.lock(ctx, q.UserID)
-	if err != nil {
-		return p, err
+	if q.Next == nil && q.HasOffset { // the log must show it
+		if err := in.finish(ctx, u, u.pending()); err != nil {
+			return p, err
+		}
+		if u, err = in.lock(ctx, q.UserID); err != nil {
+			return p, err
+		}
 	}
-	now := in.clock()
-	p = delivery.Page{Recovered: true, Place: u.last}
-	at := q.Next
+	at, cutoff, recovered := q.Next, s.cutoff(in.clock()), true
 	if at == nil {
 		at = &delivery.QueryState{Until: u.last}
 		if q.HasOffset {
-			counts := q.Offset.Compare(u.last) <= 0
-			if counts {
-				if err := in.settle(ctx, &u); err != nil { // the log must show it
-					return p, err
-				}
-				if counts, err = in.hasMessage(u, q.Offset, now); err != nil {
-					in.put(u)
-					return p, err
-				}
+			if recovered, err = in.hasMessage(u, q.Offset, cutoff); err != nil {
+				in.put(u)
+				return p, err
 			}
-			at.From, p.Recovered = q.Offset, counts
+			at.From = q.Offset
 		}
-		if !q.HasOffset || !p.Recovered {
-			at.From = u.confirmed
-			if at.From.Compare(q.Confirmed) < 0 {
-				at.From = q.Confirmed
-			}
+		if !q.HasOffset || !recovered {
+			at.From = later(u.confirmed, q.Confirmed)
 			if at.From.Compare(q.Since) > 0 {
 				at.From = q.Since
 			}
 		}
-	} else {
-		p.Place = at.Until
 	}
-	states := u.states(at, q, s.cutoff(now))
-	if err := in.settleAndPut(ctx, u); err != nil {
+	states := u.states(at, q, cutoff)
+	if err := in.finish(ctx, u, u.pending()); err != nil {
 		return p, err
 	}
-	err = in.read(func() error { return in.fill(&p, q, *at, states, s.cutoff(now)) })
-	return p, err
-}
-
-// settle waits until what is lined up for a user is on the disk and has been told. It may give the lock back for a while;
-// after an error the caller has neither lock nor reference.
-func (in *instance) settle(ctx context.Context, u **user) error {
-	if len((*u).groups) == 0 {
-		return nil
+	page := delivery.Page{Recovered: recovered, Place: at.Until}
+	if err := in.read(func() error { return in.fill(&page, q, *at, states, cutoff) }); err != nil {
+		return p, err
 	}
-	name := (*u).name
-	if err := in.settleAndPut(ctx, *u); err != nil {
-		return err
-	}
-	var err error
-	*u, err = in.lock(ctx, name)
-	return err
-}
-
-// settleAndPut is settle for a caller that is done with the user.
-func (in *instance) settleAndPut(ctx context.Context, u *user) error {
-	if len(u.groups) == 0 {
-		in.put(u)
-		return nil
-	}
-	by := u.groups[len(u.groups)-1].by
-	u.release()
-	if err := in.wait(ctx, by); err != nil {
-		in.drop(u)
-		return err
-	}
-	if err := u.acquire(ctx, in); err != nil {
-		in.drop(u)
-		return err
-	}
-	in.deliver(u)
-	if in.isDead() {
-		return in.unavailable()
-	}
-	return nil
+	return page, nil
 }
 
 // hasMessage reports whether the log has a message, and that is not too old.
-func (in *instance) hasMessage(u *user, id events.ID, now uint64) (has bool, err error) {
-	if id.Compare(u.log.dropped) <= 0 {
+func (in *instance) hasMessage(u *user, id events.ID, cutoff uint64) (bool, error) {
+	if id.Compare(u.log.dropped) <= 0 || id.Compare(u.last) > 0 {
 		return false, nil
 	}
-	err = in.read(func() error {
-		b, closer, err := in.db.Get(messageKey(u.name, id))
-		if errors.Is(err, pebble.ErrNotFound) {
-			return nil
+	has := false
+	err := in.read(func() error {
+		b, err := in.get(messageKey(u.name, id))
+		if b != nil {
+			m := decodeMessage(b)
+			has = m.at >= cutoff
 		}
-		if err != nil {
-			return err
-		}
-		m := decodeMessage(b)
-		has = m.at >= in.s.cutoff(now)
-		return closer.Close()
+		return err
 	})
-	return has, err
+	return err == nil && has, err
 }
 
 // states returns the records of unfinished jobs that may be part of a page, in the order of places: no more than fit.
@@ -129,7 +79,7 @@ func (u *user) states(at *delivery.QueryState, q delivery.Query, cutoff uint64) 
 		stalled bool
 	}
 	var found []state
-	for j := u.running.oldest; j != nil; j = j.next {
+	for j := u.running.oldest(); j != nil; j = j.order.next.item {
 		if j.updated < cutoff {
 			continue
 		}
@@ -147,7 +97,7 @@ func (u *user) states(at *delivery.QueryState, q delivery.Query, cutoff uint64) 
 		if i > q.Limit || i > 1 && size > q.Bytes {
 			break // one more than fits, so that the page knows that there are more
 		}
-		r := delivery.Record{Place: f.place, Name: f.j.progress.event}
+		r := delivery.Record{Place: f.place, Name: f.j.progress.name}
 		if f.stalled {
 			r.Name, r.Data = events.JobStalled, delivery.StalledData(f.j.name, time.UnixMilli(int64(f.j.silent)))
 		} else {
@@ -175,12 +125,8 @@ func (in *instance) fill(p *delivery.Page, q delivery.Query, at delivery.QuerySt
 		at.After = r.Place
 		return true
 	}
-	after := at.From
-	if after.Compare(at.After) < 0 {
-		after = at.After
-	}
 	looked := 0
-	err := in.scan(next(messageKey(q.UserID, after)), next(messageKey(q.UserID, at.Until)), func(key, value []byte) bool {
+	err := in.scan(next(messageKey(q.UserID, later(at.From, at.After))), next(messageKey(q.UserID, at.Until)), func(key, value []byte) bool {
 		place, m := trailingID(key), decodeMessage(value)
 		for ; len(states) > 0 && states[0].Place.Compare(place) < 0; states = states[1:] {
 			if !add(states[0]) {
@@ -205,4 +151,55 @@ func (in *instance) fill(p *delivery.Page, q delivery.Query, at delivery.QuerySt
 		p.Next = &at
 	}
 	return err
+}
+
+// Jobs implements delivery.Store.
+func (s *Store) Jobs(ctx context.Context, q delivery.JobsQuery) (p delivery.JobsPage, err error) {
+	in, u, err := s.begin(ctx, q.UserID)
+	if err != nil {
+		return p, err
+	}
+	defer in.leave()
+	p = u.jobsPage(q, s.cutoff(in.clock()))
+	return p, in.finish(ctx, u, u.pending())
+}
+
+// jobsPage lists jobs by their latest change: it merges the two lists of the user from their ends.
+func (u *user) jobsPage(q delivery.JobsQuery, cutoff uint64) delivery.JobsPage {
+	p := delivery.JobsPage{Place: u.last}
+	size := 0
+	for a, b := u.finished.latest(), u.running.latest(); a != nil || b != nil; {
+		var j *job
+		if b == nil || a != nil && a.last.Compare(b.last) > 0 {
+			j, a = a, a.order.prev.item
+		} else {
+			j, b = b, b.order.prev.item
+		}
+		if j.updated < cutoff || !q.Before.IsZero() && j.last.Compare(q.Before) >= 0 {
+			continue
+		}
+		n := len(j.progress.data) + len(j.end.data)
+		if len(p.Jobs) > 0 && (len(p.Jobs) >= q.Limit || size+n > delivery.MaxJobsBytes) {
+			p.Next = p.Jobs[len(p.Jobs)-1].Place
+			break
+		}
+		size += n
+		p.Jobs = append(p.Jobs, j.show())
+	}
+	return p
+}
+
+// show copies a job's record for the caller.
+func (j *job) show() delivery.Job {
+	out := delivery.Job{
+		JobID: j.name, State: jobStates[j.state], Attempt: j.attempt, Place: j.last,
+		StartedAt: time.UnixMilli(int64(j.started)).UTC(), UpdatedAt: time.UnixMilli(int64(j.updated)).UTC(),
+	}
+	if !j.progress.place.IsZero() {
+		out.Progress = bytes.Clone(j.progress.data)
+	}
+	if j.finished() {
+		out.End = &delivery.JobEnd{Event: j.end.name, Data: bytes.Clone(j.end.data), ID: j.end.place.String()}
+	}
+	return out
 }
