@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,73 +34,13 @@ func (in *instance) newBatch() batch { return batch{in.db.NewBatch()} }
 func (b batch) set(key, value []byte) { _ = b.Set(key, value, nil) }
 func (b batch) remove(key []byte)     { _ = b.Delete(key, nil) }
 
-// write puts what has changed of a user into a batch and lines that up. The caller holds the user's lock.
-func (in *instance) write(u *user, b batch, sync bool, ceiling uint64) *round {
-	due := u.encode(b)
-	in.flusher.unwritten.Add(-int64(u.unwritten))
-	u.unwritten, u.dirty = 0, false
-	u.by = in.commits.add(b, sync, ceiling, due)
-	for i := len(u.fresh) - 1; i >= 0 && u.fresh[i].by == nil; i-- {
-		u.fresh[i].by = u.by
-	}
-	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
-		u.replies[i].by = u.by
-	}
-	return u.by
+func (b batch) put(key []byte, r stored) {
+	c := codecs.Get().(*codec)
+	b.set(key, c.encode(r))
+	codecs.Put(c)
 }
 
-// encode writes the user's record, jobs and answers into a batch, as far as they have changed, and returns the earliest
-// deadline among them. The record is not written for what load finds in messages and jobs.
-func (u *user) encode(b batch) (due uint64) {
-	value := make([]byte, 0, 512)
-	for _, j := range u.changed {
-		j.changed, j.counted = false, 0
-		if j.written != j.indexed {
-			if j.written != 0 {
-				b.remove(dueKey(j.written, u.name, j.name))
-			}
-			if j.indexed != 0 {
-				b.set(dueKey(j.indexed, u.name, j.name), []byte{recordFormat})
-				due = earlier(due, j.indexed)
-			}
-			j.written = j.indexed
-		}
-		if j.gone {
-			b.remove(jobKey(u.name, j.name))
-			continue
-		}
-		c := writing(value[:0])
-		j.fields(&c)
-		b.set(jobKey(u.name, j.name), c.b)
-		value = c.b
-	}
-	clear(u.changed)
-	u.changed = u.changed[:0]
-	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
-		if r := u.replies[i]; u.answers[r.key] == r && !r.gone {
-			c := writing(value[:0])
-			r.fields(&c)
-			b.set(answerKey(u.name, r.key), c.b)
-			c = writing(c.b[:0])
-			(&aged{r.at, []byte(r.key)}).fields(&c)
-			b.set(keyByAgeKey(u.name, r.n), c.b)
-		}
-	}
-	if oldest := u.oldestAt(); u.known() && u.aged == 0 && oldest != 0 {
-		u.aged, u.rewrite = oldest, true
-		b.set(ageKey(u.aged, u.name), []byte{recordFormat})
-	}
-	switch {
-	case !u.known():
-		b.remove(userKey(u.name, kindUser))
-	case u.rewrite:
-		c := writing(value[:0])
-		u.fields(&c)
-		b.set(userKey(u.name, kindUser), c.b)
-	}
-	u.rewrite = false
-	return due
-}
+var codecs = sync.Pool{New: func() any { return new(codec) }}
 
 // earlier takes 0 for never.
 func earlier(a, b uint64) uint64 {
@@ -236,7 +177,7 @@ func (c *committer) write(r *round) error {
 		}
 		if now := max(in.clock(), r.ceiling); r.sync && now+ceilingAhead/2 > ceiling {
 			ceiling = now + ceilingAhead
-			c.round.set(keyCeiling, encodeNumber(ceiling))
+			c.round.put(keyCeiling, (*number)(&ceiling))
 		}
 		return in.db.Apply(c.round.Batch, &pebble.WriteOptions{Sync: synced})
 	})
@@ -311,9 +252,7 @@ func (f *flusher) flush() error {
 	if len(users) == 0 {
 		return nil
 	}
-	for len(users) > 0 {
-		step := users[:min(flushStep, len(users))]
-		users = users[len(step):]
+	for step := range slices.Chunk(users, flushStep) {
 		if err := f.write(step); err != nil {
 			return err
 		}

@@ -69,13 +69,16 @@ func (s *Store) openInstance() (*instance, error) {
 			return fmt.Errorf("%w: it has no ceiling", ErrDamaged)
 		case b == nil:
 			// What clients remember of another directory is below the clock.
-			b = encodeNumber(in.clock())
+			now := number(in.clock())
+			b = new(codec).encode(&now)
 			if err := in.db.Set(keyCeiling, b, &pebble.WriteOptions{Sync: s.durable}); err != nil {
 				return err
 			}
 		}
-		in.floor.Store(decodeNumber(b))
-		in.ceiling.Store(decodeNumber(b))
+		var ceiling number
+		new(codec).decode(b, "the ceiling", &ceiling)
+		in.floor.Store(uint64(ceiling))
+		in.ceiling.Store(uint64(ceiling))
 		return nil
 	})
 	if !fresh && err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, errWrite) && isDamage(err) {
@@ -173,8 +176,8 @@ func (in *instance) close(ctx context.Context) error {
 	return in.protect(func() error {
 		if in.s.durable {
 			// What was given out is known now, and a log without content has nothing that could be damaged at rest.
-			highest := max(in.floor.Load(), in.highest.Load()+1)
-			if err := in.db.Set(keyCeiling, encodeNumber(highest), pebble.Sync); err != nil {
+			highest := number(max(in.floor.Load(), in.highest.Load()+1))
+			if err := in.db.Set(keyCeiling, new(codec).encode(&highest), pebble.Sync); err != nil {
 				return err
 			}
 			if err := in.db.Flush(); err != nil {

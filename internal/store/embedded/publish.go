@@ -3,8 +3,6 @@ package embedded
 import (
 	"context"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
@@ -71,15 +69,6 @@ func (in *instance) lock(ctx context.Context, name string) (*user, error) {
 	}
 	return u, nil
 }
-
-// put ends the use of a locked user.
-func (in *instance) put(u *user) {
-	in.users.put(u, u.memory(), u.known())
-	u.release()
-}
-
-// drop ends the use of a user that is not locked.
-func (in *instance) drop(u *user) { in.users.put(u, -1, true) }
 
 // decision is one call's decisions about one user. The caller holds the user's lock for as long as it lives.
 type decision struct {
@@ -178,12 +167,6 @@ func (d *decision) take() events.ID {
 	return place
 }
 
-// raise sets n to at least to.
-func raise(n *atomic.Uint64, to uint64) {
-	for old := n.Load(); old < to && !n.CompareAndSwap(old, to); old = n.Load() {
-	}
-}
-
 // advance moves a job on by an event that is not ignored.
 func (d *decision) advance(j *job, e *events.Event, place events.ID) {
 	u := d.u
@@ -228,23 +211,6 @@ func replace(old, data []byte) []byte {
 	return append(old[:0], data...)
 }
 
-// watch sets or clears the deadline of a job. The entry among the deadlines stays where it is until its time comes, and only
-// then moves on: progress that comes often does not rewrite it each time.
-func (d *decision) watch(j *job, staleAfter time.Duration) {
-	if staleAfter <= 0 {
-		j.deadline = 0
-		return
-	}
-	if j.deadline == 0 {
-		d.durable = true // a crash of ours must not leave the job unwatched
-	}
-	j.deadline = d.now + uint64(max(staleAfter.Milliseconds(), 1))
-	if j.indexed == 0 || j.indexed > j.deadline {
-		d.durable = true
-		j.indexed = j.deadline
-	}
-}
-
 // change makes a job the one that has changed last, at a place.
 func (d *decision) change(j *job, place events.ID) {
 	j.last, j.updated = place, d.now
@@ -281,9 +247,7 @@ func (d *decision) append(place events.ID, name string, data []byte) error {
 		return err
 	}
 	m.log = u.log
-	c := writing(make([]byte, 0, 512))
-	m.fields(&c)
-	d.write().set(messageKey(u.name, place), c.b)
+	d.write().put(messageKey(u.name, place), &m)
 	return nil
 }
 
@@ -340,6 +304,64 @@ func (d *decision) commit() (by *round) {
 		return nil
 	}
 	return by
+}
+
+// write puts what has changed of a user into a batch and lines that up. The caller holds the user's lock.
+func (in *instance) write(u *user, b batch, sync bool, ceiling uint64) *round {
+	due := u.encode(b)
+	in.flusher.unwritten.Add(-int64(u.unwritten))
+	u.unwritten, u.dirty = 0, false
+	u.by = in.commits.add(b, sync, ceiling, due)
+	for i := len(u.fresh) - 1; i >= 0 && u.fresh[i].by == nil; i-- {
+		u.fresh[i].by = u.by
+	}
+	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
+		u.replies[i].by = u.by
+	}
+	return u.by
+}
+
+// encode writes the user's record, jobs and answers into a batch, as far as they have changed, and returns the earliest
+// deadline among them. The record is not written for what load finds in messages and jobs.
+func (u *user) encode(b batch) (due uint64) {
+	for _, j := range u.changed {
+		j.changed, j.counted = false, 0
+		if j.written != j.indexed {
+			if j.written != 0 {
+				b.remove(dueKey(j.written, u.name, j.name))
+			}
+			if j.indexed != 0 {
+				b.set(dueKey(j.indexed, u.name, j.name), []byte{recordFormat})
+				due = earlier(due, j.indexed)
+			}
+			j.written = j.indexed
+		}
+		if j.gone {
+			b.remove(jobKey(u.name, j.name))
+		} else {
+			b.put(jobKey(u.name, j.name), j)
+		}
+	}
+	clear(u.changed)
+	u.changed = u.changed[:0]
+	for i := len(u.replies) - 1; i >= 0 && u.replies[i].by == nil; i-- {
+		if r := u.replies[i]; u.answers[r.key] == r && !r.gone {
+			b.put(answerKey(u.name, r.key), r)
+			b.put(keyByAgeKey(u.name, r.n), &aged{r.at, []byte(r.key)})
+		}
+	}
+	if oldest := u.oldestAt(); u.known() && u.aged == 0 && oldest != 0 {
+		u.aged, u.rewrite = oldest, true
+		b.set(ageKey(u.aged, u.name), []byte{recordFormat})
+	}
+	switch {
+	case !u.known():
+		b.remove(userKey(u.name, kindUser))
+	case u.rewrite:
+		b.put(userKey(u.name, kindUser), u)
+	}
+	u.rewrite = false
+	return due
 }
 
 // finish waits for a round. Then it hands to the feeds what is as durable as it must be, in the order of places, and has them

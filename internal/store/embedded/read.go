@@ -62,7 +62,8 @@ func (in *instance) hasMessage(u *user, id events.ID, cutoff uint64) (bool, erro
 	err := in.read(func() error {
 		b, err := in.get(messageKey(u.name, id))
 		if b != nil {
-			m := decodeMessage(b)
+			var m message
+			new(codec).decode(b, "a message", &m)
 			has = m.at >= cutoff
 		}
 		return err
@@ -125,9 +126,12 @@ func (in *instance) fill(p *delivery.Page, q delivery.Query, at delivery.QuerySt
 		at.After = r.Place
 		return true
 	}
+	var c codec
+	var m message
 	looked := 0
 	err := in.scan(next(messageKey(q.UserID, later(at.From, at.After))), next(messageKey(q.UserID, at.Until)), func(key, value []byte) bool {
-		place, m := trailingID(key), decodeMessage(value)
+		place := trailingID(key)
+		c.decode(value, "a message", &m)
 		for ; len(states) > 0 && states[0].Place.Compare(place) < 0; states = states[1:] {
 			if !add(states[0]) {
 				return false

@@ -46,13 +46,32 @@ func jobKey(user, job string) []byte              { return append(userKey(user, 
 func answerKey(user, key string) []byte           { return append(userKey(user, kindKey), key...) }
 func messageKey(user string, id events.ID) []byte { return appendID(userKey(user, kindMessage), id) }
 func keyByAgeKey(user string, n uint64) []byte    { return appendMs(userKey(user, kindKeyByAge), n) }
-func ageKey(ms uint64, user string) []byte        { return append(appendMs([]byte{spaceAge}, ms), user...) }
 func appendMs(key []byte, ms uint64) []byte       { return binary.BigEndian.AppendUint64(key, ms) }
 func appendID(key []byte, id events.ID) []byte    { return appendMs(appendMs(key, id.Ms), id.Seq) }
+func ageKey(ms uint64, user string) []byte        { return timedKey(spaceAge, ms, user) }
 func dueKey(ms uint64, user, job string) []byte {
-	key := append(ageKey(ms, user), 0)
-	key[0] = spaceDue
-	return append(key, job...)
+	return append(timedKey(spaceDue, ms, user), "\x00"+job...)
+}
+
+func timedKey(space byte, ms uint64, user string) []byte {
+	return append(appendMs([]byte{space}, ms), user...)
+}
+
+// timed is an entry of one of the indexes by time.
+type timed struct {
+	ms        uint64
+	user, job string
+}
+
+func parseTimed(key []byte) timed {
+	if len(key) < 10 {
+		panic(damage("an age or a deadline"))
+	}
+	user, job, ok := bytes.Cut(key[9:], []byte{0})
+	if ok != (key[0] == spaceDue) {
+		panic(damage("an age or a deadline"))
+	}
+	return timed{binary.BigEndian.Uint64(key[1:]), string(user), string(job)}
 }
 
 // trailingID reads the place at the end of a message's key.
@@ -70,24 +89,6 @@ func trailingNumber(key []byte) uint64 {
 		panic(damage("the key of an idempotency key"))
 	}
 	return binary.BigEndian.Uint64(key[len(key)-8:])
-}
-
-func parseAge(key []byte) (ms uint64, user string) {
-	if len(key) < 10 {
-		panic(damage("an age"))
-	}
-	return binary.BigEndian.Uint64(key[1:]), string(key[9:])
-}
-
-func parseDue(key []byte) (ms uint64, user, job string) {
-	if len(key) < 10 {
-		panic(damage("a deadline"))
-	}
-	name, rest, ok := bytes.Cut(key[9:], []byte{0})
-	if !ok {
-		panic(damage("a deadline"))
-	}
-	return binary.BigEndian.Uint64(key[1:]), string(name), string(rest)
 }
 
 // past is the first key that does not start with prefix; no prefix here ends in 0xff.
@@ -129,13 +130,6 @@ func (u *userRecord) fields(c *codec) {
 	c.nums(&u.keys, &u.firstKey, &u.nextKey, &u.oldestKey, &u.aged)
 }
 
-func decodeUser(b []byte) (u userRecord) {
-	c := reading(b)
-	u.fields(&c)
-	c.end("a user")
-	return u
-}
-
 // logRecord is what the store knows of a user's log.
 type logRecord struct {
 	dropped  events.ID // messages up to there are gone
@@ -162,14 +156,6 @@ func (m *message) fields(c *codec) {
 	m.log.fields(c)
 	c.text(&m.name)
 	c.rest(&m.data)
-}
-
-// decodeMessage leaves data a part of b.
-func decodeMessage(b []byte) (m message) {
-	c := reading(b)
-	m.fields(&c)
-	c.end("a message")
-	return m
 }
 
 func (m *message) size() int { return len(m.name) + len(m.data) }
@@ -231,14 +217,6 @@ func (j *jobRecord) fields(c *codec) {
 	c.bad = c.bad || int(j.state) >= len(jobStates) || attempt != uint64(j.attempt)
 }
 
-// decodeJob copies out of b.
-func decodeJob(b []byte) (j jobRecord) {
-	c := reading(bytes.Clone(b))
-	j.fields(&c)
-	c.end("a job")
-	return j
-}
-
 // answer is what an idempotency key was answered.
 type answer struct {
 	fingerprint [16]byte
@@ -257,14 +235,7 @@ func (a *answer) fields(c *codec) {
 	c.text(&a.reason)
 }
 
-func decodeAnswer(b []byte) (a answer) {
-	c := reading(b)
-	a.fields(&c)
-	c.end("an idempotency key")
-	return a
-}
-
-// aged is a key among the idempotency keys by age. It is a part of what it was read from.
+// aged is a key among the idempotency keys by age.
 type aged struct {
 	at  uint64
 	key []byte
@@ -275,25 +246,13 @@ func (a *aged) fields(c *codec) {
 	c.rest(&a.key)
 }
 
-func decodeAged(b []byte) (a aged) {
-	c := reading(b)
-	a.fields(&c)
-	c.end("an idempotency key's age")
-	return a
-}
+// number is a record of its own.
+type number uint64
 
-func encodeNumber(n uint64) []byte {
-	c := writing(nil)
-	c.nums(&n)
-	return c.b
-}
+func (n *number) fields(c *codec) { c.nums((*uint64)(n)) }
 
-func decodeNumber(b []byte) (n uint64) {
-	c := reading(b)
-	c.nums(&n)
-	c.end("a number")
-	return n
-}
+// stored is what has fields to write and to read.
+type stored interface{ fields(c *codec) }
 
 // codec appends the fields of a record to b, or takes them from it again, so that a record is described once. After the
 // first failure all reading fails.
@@ -303,14 +262,22 @@ type codec struct {
 	bad     bool
 }
 
-func writing(b []byte) codec { return codec{b: append(b, recordFormat)} }
+// encode returns a record, valid until the codec is used again.
+func (c *codec) encode(r stored) []byte {
+	*c = codec{b: append(c.b[:0], recordFormat)}
+	r.fields(c)
+	return c.b
+}
 
-func reading(b []byte) codec {
-	c := codec{b: b, reading: true}
+// decode reads a record. Its data stay a part of b.
+func (c *codec) decode(b []byte, what string, r stored) {
+	*c = codec{b: b, reading: true}
 	var format byte
 	c.byte(&format)
 	c.bad = format != recordFormat
-	return c
+	if r.fields(c); c.bad || len(c.b) > 0 {
+		panic(damage(what))
+	}
 }
 
 func (c *codec) byte(b *byte) {
@@ -357,7 +324,6 @@ func (c *codec) text(s *string) {
 	*s = string(b)
 }
 
-// data is read as a part of what is read.
 func (c *codec) data(b *[]byte) {
 	n := uint64(len(*b))
 	c.nums(&n)
@@ -377,11 +343,4 @@ func (c *codec) rest(b *[]byte) {
 		return
 	}
 	*b, c.b = c.b, nil
-}
-
-// end panics when something is wrong or left over of what was read.
-func (c *codec) end(what string) {
-	if c.bad || len(c.b) > 0 {
-		panic(damage(what))
-	}
 }

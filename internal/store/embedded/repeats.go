@@ -28,8 +28,8 @@ func (d *decision) answer(key string) (*answer, error) {
 	err := d.in.read(func() error {
 		b, err := d.in.get(answerKey(u.name, key))
 		if b != nil {
-			a := decodeAnswer(b)
-			found = &a
+			found = new(answer)
+			new(codec).decode(b, "an idempotency key", found)
 		}
 		return err
 	})
@@ -103,8 +103,11 @@ func (d *decision) forgetKeys(more int) error {
 	oldest := d.now
 	err := d.in.read(func() error {
 		lower, upper := keyByAgeKey(u.name, u.firstKey), past(userKey(u.name, kindKeyByAge))
+		var c codec
+		var a aged
 		return d.in.scan(lower, upper, func(key, value []byte) bool {
-			a, n := decodeAged(value), trailingNumber(key)
+			n := trailingNumber(key)
+			c.decode(value, "an idempotency key's age", &a)
 			if r := u.answers[string(a.key)]; r != nil && r.n != n {
 				return true // it was forgotten just now, perhaps used again
 			}

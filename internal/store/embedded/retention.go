@@ -102,9 +102,11 @@ func (d *decision) lookUpHeads() error {
 		upper = messageKey(u.name, u.fresh[0].id)
 	}
 	var heads []logEntry
+	var c codec
+	var m message
 	err := d.in.read(func() error {
 		return d.in.scan(lower, upper, func(key, value []byte) bool {
-			m := decodeMessage(value)
+			c.decode(value, "a message", &m)
 			heads = append(heads, logEntry{id: trailingID(key), at: m.at, size: m.size()})
 			return len(heads) < headStep
 		})
@@ -181,18 +183,7 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 	defer in.leave()
 	s.health.sweeping.Store(true)
 	defer func() { s.health.sweeping.Store(swept.More) }()
-	type entry struct {
-		ms   uint64
-		user string
-	}
-	var found []entry
-	err = in.read(func() error {
-		return in.scan([]byte{spaceAge}, ageKey(s.cutoff(in.clock()), ""), func(key, _ []byte) bool {
-			ms, user := parseAge(key)
-			found = append(found, entry{ms, user})
-			return len(found) < sweepStep
-		})
-	})
+	found, _, err := in.timed(spaceAge, s.cutoff(in.clock()), sweepStep)
 	if err != nil {
 		return swept, err
 	}
@@ -216,6 +207,27 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 		}
 	}
 	return swept, in.wait(ctx, last)
+}
+
+// timed reads at most limit entries before a time of an index by time, and the time of the next one; 0 when there is none.
+func (in *instance) timed(space byte, before uint64, limit int) (found []timed, next uint64, err error) {
+	var entries []timed
+	var after timed
+	err = in.read(func() error {
+		return in.scan([]byte{space}, []byte{space + 1}, func(key, _ []byte) bool {
+			e := parseTimed(key)
+			if e.ms >= before || len(entries) == limit {
+				after = e
+				return false
+			}
+			entries = append(entries, e)
+			return true
+		})
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return entries, after.ms, nil
 }
 
 // sweepUser removes what is too old of one user, and the user when nothing is left.

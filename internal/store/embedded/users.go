@@ -71,20 +71,19 @@ type reply struct {
 	by   *round // nil while it is not on its way
 }
 
-// list keeps what has a node in it in the order in which it was pushed. The zero value is empty.
+// list keeps what has a node in it in the order in which it was pushed.
 type list[T any] struct{ ends node[T] }
 
-// node is an item's place in a list. The node of a list's own has no item.
+// node is an item's place in a list. The list's own node is at both ends, and has no item.
 type node[T any] struct {
 	item       *T
 	prev, next *node[T]
 }
 
+func (l *list[T]) init() { l.ends.prev, l.ends.next = &l.ends, &l.ends }
+
 func (l *list[T]) push(n *node[T], item *T) {
 	n.unlink()
-	if l.ends.next == nil {
-		l.ends.prev, l.ends.next = &l.ends, &l.ends
-	}
 	n.item, n.prev, n.next = item, l.ends.prev, &l.ends
 	n.prev.next, n.next.prev = n, n
 }
@@ -97,14 +96,8 @@ func (n *node[T]) unlink() {
 }
 
 // oldest and latest are nil when the list is empty.
-func (l *list[T]) oldest() *T { return l.end(l.ends.next) }
-func (l *list[T]) latest() *T { return l.end(l.ends.prev) }
-func (l *list[T]) end(n *node[T]) *T {
-	if n == nil {
-		return nil
-	}
-	return n.item
-}
+func (l *list[T]) oldest() *T { return l.ends.next.item }
+func (l *list[T]) latest() *T { return l.ends.prev.item }
 
 // list moves a job to the end of the list that it belongs to.
 func (u *user) list(j *job) {
@@ -156,6 +149,15 @@ func (u *user) memory() int {
 	return base + 2*len(u.name) + len(u.jobs)*perJob + u.jobsBytes + (cap(u.heads)+cap(u.fresh))*perEntry + len(u.replies)*perJob
 }
 
+// put ends the use of a locked user.
+func (in *instance) put(u *user) {
+	in.users.put(u, u.memory(), u.known())
+	u.release()
+}
+
+// drop ends the use of a user that is not locked.
+func (in *instance) drop(u *user) { in.users.put(u, -1, true) }
+
 // load reads a user's record and jobs, and from them and the latest message what has happened since the record was written.
 // Those who have nothing cost a look into filters.
 func (in *instance) load(u *user) error {
@@ -163,11 +165,12 @@ func (in *instance) load(u *user) error {
 	if b == nil {
 		return err
 	}
-	u.userRecord = decodeUser(b)
+	new(codec).decode(b, "a user", &u.userRecord)
 	var jobs []*job
 	prefix := userKey(u.name, kindJob)
 	err = in.scan(prefix, past(prefix), func(key, value []byte) bool {
-		j := &job{name: string(key[len(prefix):]), jobRecord: decodeJob(value)}
+		j := &job{name: string(key[len(prefix):])}
+		new(codec).decode(slices.Clone(value), "a job", j)
 		j.written = j.indexed
 		jobs = append(jobs, j)
 		return true
@@ -195,7 +198,9 @@ func (in *instance) load(u *user) error {
 	if err := errors.Join(err, it.Close()); err != nil || key == nil {
 		return err
 	}
-	u.logged, u.log = trailingID(key), decodeMessage(value).log
+	var latest message
+	new(codec).decode(value, "a message", &latest)
+	u.logged, u.log = trailingID(key), latest.log
 	u.last = later(u.last, u.logged)
 	return nil
 }
@@ -264,6 +269,7 @@ func (c *cache) init(limit int) {
 	c.seed, c.limit = maphash.MakeSeed(), limit/shardCount
 	for i := range c.shards {
 		c.shards[i].users = make(map[string]*user)
+		c.shards[i].idle.init()
 	}
 }
 
@@ -277,6 +283,8 @@ func (c *cache) get(name string) *user {
 	u := sh.users[name]
 	if u == nil {
 		u = &user{name: name, lock: make(chan struct{}, 1)}
+		u.finished.init()
+		u.running.init()
 		sh.users[name] = u
 	}
 	u.idle.unlink()

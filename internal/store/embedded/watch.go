@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/delivery"
@@ -15,6 +16,29 @@ func (in *instance) expectDue(ms uint64) {
 		return
 	}
 	for old := in.due.Load(); old > ms && !in.due.CompareAndSwap(old, ms); old = in.due.Load() {
+	}
+}
+
+// raise sets n to at least to.
+func raise(n *atomic.Uint64, to uint64) {
+	for old := n.Load(); old < to && !n.CompareAndSwap(old, to); old = n.Load() {
+	}
+}
+
+// watch sets or clears the deadline of a job. The entry among the deadlines stays where it is until its time comes, and only
+// then moves on: progress that comes often does not rewrite it each time.
+func (d *decision) watch(j *job, staleAfter time.Duration) {
+	if staleAfter <= 0 {
+		j.deadline = 0
+		return
+	}
+	if j.deadline == 0 {
+		d.durable = true // a crash of ours must not leave the job unwatched
+	}
+	j.deadline = d.now + uint64(max(staleAfter.Milliseconds(), 1))
+	if j.indexed == 0 || j.indexed > j.deadline {
+		d.durable = true
+		j.indexed = j.deadline
 	}
 }
 
@@ -35,10 +59,13 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 	}
 	var failed error
 	for stalled < limit && failed == nil {
-		found, err := in.overdue(now, limit)
+		// Before the index is read: rounds that end from here on lower it again, earlier ones are seen.
+		in.due.Store(math.MaxUint64)
+		found, next, err := in.timed(spaceDue, now+1, limit)
 		if err != nil {
 			return 0, err
 		}
+		in.expectDue(next)
 		var moved *round
 		var claims []claim
 		for _, e := range found {
@@ -86,32 +113,6 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		}
 	}
 	return stalled, failed
-}
-
-type overdueJob struct {
-	ms        uint64
-	user, job string
-}
-
-// overdue reads from the index at most limit jobs whose entry has passed, and notes when the next one will.
-func (in *instance) overdue(now uint64, limit int) (found []overdueJob, err error) {
-	// Before the scan: rounds that end from here on lower it again, earlier ones are seen.
-	in.due.Store(math.MaxUint64)
-	err = in.read(func() error {
-		return in.scan([]byte{spaceDue}, []byte{spaceDue + 1}, func(key, _ []byte) bool {
-			ms, user, job := parseDue(key)
-			if ms > now || len(found) == limit {
-				in.expectDue(ms)
-				return false
-			}
-			found = append(found, overdueJob{ms, user, job})
-			return true
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
 }
 
 // stall lets a job stall, if its deadline has really passed. The caller holds the user's lock.
