@@ -198,10 +198,11 @@ func (s *Store) enter(ctx context.Context) (in *instance, err error) {
 	select {
 	case <-s.closing:
 		err = delivery.ErrClosed
-	case <-in.dead:
-		err = in.unavailable()
 	default:
-		return in, nil
+		if !in.isDead() {
+			return in, nil
+		}
+		err = in.unavailable()
 	}
 	in.leave()
 	return nil, err

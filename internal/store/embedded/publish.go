@@ -20,7 +20,11 @@ func (s *Store) Publish(ctx context.Context, userID string, entries []delivery.E
 	d.out = make([]outgoing, 0, len(entries))
 	for i := range entries {
 		if err := d.event(&entries[i], &decisions[i]); err != nil {
-			d.abandon()
+			// A read has failed, and then all is forgotten with the instance, or the store is full, and nothing was accepted.
+			if u.dirty && !in.isDead() {
+				in.flusher.add(u)
+			}
+			in.put(u)
 			return nil, err
 		}
 	}
@@ -258,18 +262,6 @@ func (d *decision) write() batch {
 	}
 	d.u.dirty = true
 	return d.batch
-}
-
-// abandon ends a decision that an error has met: a read that failed, and then all of it is forgotten with the instance, or a
-// full store, and then nothing was accepted.
-func (d *decision) abandon() {
-	if d.batch.Batch != nil {
-		_ = d.batch.Close()
-	}
-	if d.u.dirty && !d.in.isDead() {
-		d.in.flusher.add(d.u)
-	}
-	d.in.put(d.u)
 }
 
 // group is what one call tells the feeds of its user, all at once.

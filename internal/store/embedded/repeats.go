@@ -5,14 +5,19 @@ import "jobwire/internal/delivery"
 // repeated answers an entry whose idempotency key came before, within the retention.
 func (d *decision) repeated(e *delivery.Entry, dec *delivery.Decision) (known bool, err error) {
 	a, err := d.answer(e.IdempotencyKey)
-	if err != nil || a == nil || a.at < d.cutoff {
+	switch {
+	case err != nil || a == nil:
 		return false, err
-	}
-	if a.fingerprint != e.Fingerprint {
+	case a.at < d.cutoff:
+		if !d.full {
+			d.forgetKey(e.IdempotencyKey, a.n)
+		}
+		return false, nil
+	case a.fingerprint != e.Fingerprint:
 		dec.Verdict = delivery.KeyReused
-		return true, nil
+	default:
+		dec.Verdict, dec.Place, dec.Reason = delivery.Repeated, a.place, a.reason
 	}
-	dec.Verdict, dec.Place, dec.Reason = delivery.Repeated, a.place, a.reason
 	return true, nil
 }
 
@@ -45,13 +50,6 @@ func (d *decision) remember(e *delivery.Entry, dec *delivery.Decision) error {
 		return nil
 	}
 	u := d.u
-	old, err := d.answer(e.IdempotencyKey)
-	if err != nil {
-		return err
-	}
-	if old != nil { // too old
-		d.forgetKey(e.IdempotencyKey, old.n)
-	}
 	if err := d.forgetKeys(1); err != nil {
 		return err
 	}
@@ -95,11 +93,7 @@ func (d *decision) forgetKeys(more int) error {
 	if u.keys == 0 || over == 0 && u.oldestKey >= d.cutoff {
 		return nil
 	}
-	type victim struct {
-		key string
-		n   uint64
-	}
-	var victims []victim
+	var victims []reply
 	oldest := d.now
 	err := d.in.read(func() error {
 		lower, upper := keyByAgeKey(u.name, u.firstKey), past(userKey(u.name, kindKeyByAge))
@@ -115,7 +109,7 @@ func (d *decision) forgetKeys(more int) error {
 			if len(victims) == trimStep || len(victims) >= over && a.at >= d.cutoff {
 				return false
 			}
-			victims = append(victims, victim{string(a.key), n})
+			victims = append(victims, reply{key: string(a.key), answer: answer{n: n}})
 			return true
 		})
 	})

@@ -143,20 +143,23 @@ func (u *user) acquire(ctx context.Context, in *instance) error {
 
 func (u *user) release() { <-u.lock }
 
-// memory estimates the bytes that the user takes.
+// memory estimates the bytes that the user takes; 0 when the store has nothing of it.
 func (u *user) memory() int {
+	if !u.known() {
+		return 0
+	}
 	const base, perJob, perEntry = 600, 280, 48
 	return base + 2*len(u.name) + len(u.jobs)*perJob + u.jobsBytes + (cap(u.heads)+cap(u.fresh))*perEntry + len(u.replies)*perJob
 }
 
 // put ends the use of a locked user.
 func (in *instance) put(u *user) {
-	in.users.put(u, u.memory(), u.known())
+	in.users.put(u, u.memory())
 	u.release()
 }
 
 // drop ends the use of a user that is not locked.
-func (in *instance) drop(u *user) { in.users.put(u, -1, true) }
+func (in *instance) drop(u *user) { in.users.put(u, -1) }
 
 // load reads a user's record and jobs, and from them and the latest message what has happened since the record was written.
 // Those who have nothing cost a look into filters.
@@ -294,7 +297,7 @@ func (c *cache) get(name string) *user {
 
 // put gives a reference back, and makes room. The caller holds the user's lock, or size is -1: not known. The user that was
 // used last stays, however large it is.
-func (c *cache) put(u *user, size int, known bool) {
+func (c *cache) put(u *user, size int) {
 	sh := c.shard(u.name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -307,7 +310,7 @@ func (c *cache) put(u *user, size int, known bool) {
 		return
 	}
 	sh.idle.push(&u.idle, u)
-	if (size >= 0 && !known || u.size == 0) && u.by.over() {
+	if u.size == 0 && u.by.over() {
 		sh.remove(u)
 	}
 	for sh.bytes > c.limit { // until its round is over, the disk shows what was before

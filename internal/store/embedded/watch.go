@@ -58,10 +58,11 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		by *round
 	}
 	var failed error
-	for stalled < limit && failed == nil {
+	for more := true; more && failed == nil; {
 		// Before the index is read: rounds that end from here on lower it again, earlier ones are seen.
 		in.due.Store(math.MaxUint64)
-		found, next, err := in.timed(spaceDue, now+1, limit)
+		want := limit - stalled
+		found, next, err := in.timed(spaceDue, now+1, want)
 		if err != nil {
 			return 0, err
 		}
@@ -70,11 +71,8 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		var claims []claim
 		for _, e := range found {
 			var u *user
-			if stalled < limit {
-				u, failed = in.lock(ctx, e.user)
-			}
-			if u == nil { // what was claimed so far is still told
-				in.expectDue(e.ms) // the next call goes on there
+			if u, failed = in.lock(ctx, e.user); failed != nil { // what was claimed so far is still told
+				in.expectDue(e.ms)
 				break
 			}
 			did, by, err := in.stall(u, e.job, e.ms)
@@ -108,9 +106,7 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		if ended != nil {
 			return 0, ended
 		}
-		if len(found) < limit || moved == nil {
-			break
-		}
+		more = stalled < limit && len(found) == want && moved != nil
 	}
 	return stalled, failed
 }
