@@ -184,7 +184,6 @@ func (c *committer) write(r *round) error {
 	if err != nil {
 		return err
 	}
-	in.s.health.commits.Add(1)
 	if synced {
 		in.s.health.syncs.Add(1)
 		if in.s.opts.OnSync != nil {

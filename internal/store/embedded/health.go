@@ -32,8 +32,7 @@ const (
 
 // health is what watch and others know of the store beside its current instance.
 type health struct {
-	commits  atomic.Uint64 // writes of the log
-	syncs    atomic.Uint64 // of them, those that waited for the disk
+	syncs    atomic.Uint64
 	failures atomic.Uint64
 	attempts atomic.Int64 // to open the directory since the failure
 	size     atomic.Int64

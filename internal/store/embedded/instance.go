@@ -173,6 +173,7 @@ func (in *instance) close(ctx context.Context) error {
 	}
 	close(in.stop)
 	in.running.Wait()
+	in.compactions.open.Store(false) // pebble would wait for what the flush below sets off
 	return in.protect(func() error {
 		if in.s.durable {
 			// What was given out is known now, and a log without content has nothing that could be damaged at rest.

@@ -183,8 +183,7 @@ func (s *Store) Ready() error {
 
 // Stats says how the store does.
 type Stats struct {
-	Commits   uint64 // writes of the log
-	Syncs     uint64 // of them, those that waited for the disk
+	Syncs     uint64 // writes of the log that waited for the disk
 	Failures  uint64 // of the store, each ended by opening the directory anew
 	Size      int64  // bytes of the directory; as of the last check
 	Free      int64  // of them, bytes that are being given back
@@ -196,7 +195,7 @@ type Stats struct {
 func (s *Store) Stats() Stats {
 	h, in := &s.health, s.current.Load()
 	return Stats{
-		Commits: h.commits.Load(), Syncs: h.syncs.Load(), Failures: h.failures.Load(), Size: h.size.Load(), Free: h.free.Load(),
+		Syncs: h.syncs.Load(), Failures: h.failures.Load(), Size: h.size.Load(), Free: h.free.Load(),
 		Unwritten: in.flusher.size(), Failing: in.isDead(),
 	}
 }
