@@ -760,3 +760,71 @@ func TestSpaceOfWhatWasSweptIsGivenBack(t *testing.T) {
 	// What is left are logs that are used again.
 	eventually(t, "the space is given back", func() bool { st := s.Stats(); return st.Size-st.Free < 10<<20 })
 }
+
+// A disk that hangs on reads holds up no call for ever either: neither those that read nor, when nobody does, the next ones.
+func TestDiskThatHangsOnReadsIsNoticed(t *testing.T) {
+	reads := func(op errorfs.Op) bool { return op.Kind.ReadOrWrite() == errorfs.OpIsRead }
+	tables := func(op errorfs.Op) bool { return reads(op) && strings.HasSuffix(op.Path, ".sst") }
+	for name, hangs := range map[string]func(op errorfs.Op) bool{"all": reads, "of tables": tables} {
+		t.Run(name, func(t *testing.T) {
+			var f faults
+			s, err := Open("data", wide, Options{
+				fs: f.over(vfs.NewMem()), Logger: quiet, cacheBytes: 1, checkEvery: 5 * time.Millisecond, stuckAfter: 200 * time.Millisecond,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { returns(t, "close", func() { _ = s.Close() }) }()
+			var users []string
+			want := make(map[string]events.ID)
+			for i := range 50 {
+				users = append(users, fmt.Sprint("user", i))
+				want[users[i]] = mustPost(t, s, users[i], note())
+			}
+			if err := s.current.Load().db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			release := f.block(t, hangs)
+			calls := map[string]func(user string) error{
+				"a message": func(user string) error { _, err := post(s, user, note()); return err },
+				"a replay":  func(user string) error { _, err := seen(s, user); return err },
+				"jobs":      func(user string) error { _, err := s.Jobs(ctx, delivery.JobsQuery{UserID: user, Limit: 1}); return err },
+				"a sweep":   func(string) error { _, err := s.Sweep(ctx); return err },
+			}
+			if name == "all" {
+				calls = nil // and still
+			}
+			var wg sync.WaitGroup
+			for what, call := range calls {
+				for _, user := range users {
+					wg.Go(func() {
+						if err := call(user); err != nil && !errors.Is(err, delivery.ErrStoreUnavailable) {
+							t.Errorf("%s: %v", what, err)
+						}
+					})
+				}
+			}
+			returns(t, "a call", wg.Wait)
+			eventually(t, "it is noticed", func() bool { return errors.Is(s.Ready(), delivery.ErrStoreUnavailable) })
+			if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "a read takes longer than 200ms") {
+				t.Errorf("error %v", err)
+			}
+			failures := s.Stats().Failures
+			returns(t, "a call afterwards", func() {
+				if _, err := seen(s, "ann"); !errors.Is(err, delivery.ErrStoreUnavailable) {
+					t.Errorf("error %v", err)
+				}
+			})
+			release()
+			eventually(t, "the store works again", func() bool { return s.Ready() == nil })
+			if n := s.Stats().Failures; n != 1 {
+				t.Errorf("%d failures, %d before it answered", n, failures)
+			}
+			for user, id := range want {
+				if ids, err := seen(s, user); err != nil || len(ids) == 0 || ids[0] != id {
+					t.Errorf("%s sees %v, %v, want %s first", user, ids, err, id)
+				}
+			}
+		})
+	}
+}

@@ -9,159 +9,62 @@ import (
 	"jobwire/internal/events"
 )
 
-// outgoing is a delivery, and what becomes of it.
-type outgoing struct {
-	delivery.Delivery
-	emission delivery.Emission
-}
-
-// group is what one call tells the feeds of its user, all at once.
-type group struct {
-	out  []outgoing
-	from events.ID // the place before the first
-	by   *round    // it leaves when this is over; nil when nothing must be on the disk
-}
-
-// deliver hands to the feeds what is as durable as it must be, in the order of places, and has them emit it. Rounds end in
-// their order, so when one is over, all that is lined up before what it carries may leave too. The caller holds the user's
-// lock; deliver gives it and the caller's reference back.
-func (in *instance) deliver(u *user) {
-	subs := in.s.subscribers()
-	var run []*subscription
-	func() {
-		defer in.put(u)
-		for len(u.groups) > 0 && u.groups[0].by.over() && !in.isDead() {
-			g := u.groups[0]
-			u.groups[0] = nil
-			u.groups = u.groups[1:]
-			for i := range g.out {
-				o := &g.out[i]
-				o.emission.Expect(len(subs))
-				o.Delivery.Emission = &o.emission
-				for _, sub := range subs {
-					if sub.feed.Deliver(&o.Delivery) && !slices.Contains(run, sub) {
-						run = append(run, sub)
-					}
-				}
-			}
-		}
-		if len(u.groups) == 0 {
-			u.groups = nil
-		}
-	}()
-	for _, sub := range run {
-		sub.feed.Run(u.name)
-	}
-	leaveAll(subs)
-}
-
-// subscription is a feed that is told what happens, until it is cancelled.
-type subscription struct {
-	feed  delivery.Feed
-	gone  atomic.Bool
-	calls atomic.Int64
-	idle  chan struct{} // tells cancel that a last call has ended
+// audience is the feeds that are told what happens. It is never changed: another one takes its place.
+type audience struct {
+	feeds []delivery.Feed
+	calls atomic.Int64 // of those who tell them something
 }
 
 // Subscribe implements delivery.Store.
 func (s *Store) Subscribe(feed delivery.Feed) (cancel func()) {
-	sub := &subscription{feed: feed, idle: make(chan struct{}, 1)}
-	s.subsMu.Lock()
-	defer s.subsMu.Unlock()
-	s.setSubs(append(slices.Clone(s.subs()), sub))
+	own := &struct{ delivery.Feed }{feed} // one of several of the same
+	s.changeAudience(func(feeds []delivery.Feed) []delivery.Feed { return append(feeds, own) })
 	return func() {
-		s.subsMu.Lock()
-		s.setSubs(slices.DeleteFunc(slices.Clone(s.subs()), func(other *subscription) bool { return other == sub }))
-		s.subsMu.Unlock()
-		sub.gone.Store(true)
-		for sub.calls.Load() != 0 {
-			<-sub.idle
+		s.changeAudience(func(feeds []delivery.Feed) []delivery.Feed {
+			return slices.DeleteFunc(feeds, func(f delivery.Feed) bool { return f == own })
+		})
+	}
+}
+
+// changeAudience returns when nobody tells the former audience anything any more.
+func (s *Store) changeAudience(change func(feeds []delivery.Feed) []delivery.Feed) {
+	s.audienceMu.Lock()
+	defer s.audienceMu.Unlock()
+	old := s.audience.Load()
+	s.audience.Store(&audience{feeds: change(slices.Clone(old.feeds))})
+	untilZero(context.Background(), &old.calls)
+}
+
+// enterAudience returns the feeds to tell; leave must follow.
+func (s *Store) enterAudience() *audience {
+	for {
+		a := s.audience.Load()
+		a.calls.Add(1)
+		if s.audience.Load() == a {
+			return a
 		}
+		a.leave()
 	}
 }
 
-func (s *Store) subs() []*subscription {
-	if list := s.feeds.Load(); list != nil {
-		return *list
+func (a *audience) leave() { a.calls.Add(-1) }
+
+// each tells every feed something.
+func (s *Store) each(tell func(delivery.Feed)) {
+	a := s.enterAudience()
+	defer a.leave()
+	for _, feed := range a.feeds {
+		tell(feed)
 	}
-	return nil
-}
-
-func (s *Store) setSubs(subs []*subscription) { s.feeds.Store(&subs) }
-
-// subscribers returns the feeds to tell, each entered: leaveAll must follow. Mostly that is the list as it is.
-func (s *Store) subscribers() []*subscription {
-	subs := s.subs()
-	for i, sub := range subs {
-		if sub.enter() {
-			continue
-		}
-		entered := slices.Clone(subs[:i])
-		for _, sub := range subs[i+1:] {
-			if sub.enter() {
-				entered = append(entered, sub)
-			}
-		}
-		return entered
-	}
-	return subs
-}
-
-func (sub *subscription) enter() bool {
-	sub.calls.Add(1)
-	if sub.gone.Load() {
-		sub.leave()
-		return false
-	}
-	return true
-}
-
-func (sub *subscription) leave() {
-	if sub.calls.Add(-1) == 0 && sub.gone.Load() {
-		select {
-		case sub.idle <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func leaveAll(subs []*subscription) {
-	for _, sub := range subs {
-		sub.leave()
-	}
-}
-
-// lose gives up a user's turn because the instance has ended: what was lined up is told to no feed, though the disk may have
-// it.
-func (in *instance) lose(u *user) {
-	in.lost.Store(u.name, nil)
-	in.drop(u)
-}
-
-// tellLost tells the feeds of whom an instance that has ended may have left something untold. It comes before the next one
-// takes calls: nothing newer may be delivered, or confirmed, first.
-func (s *Store) tellLost(old *instance) {
-	subs := s.subscribers()
-	defer leaveAll(subs)
-	old.lost.Range(func(name, _ any) bool {
-		for _, sub := range subs {
-			sub.feed.Lost(name.(string))
-		}
-		return true
-	})
 }
 
 // Follow implements delivery.Store. Here the feeds are told of every user.
-func (s *Store) Follow(ctx context.Context, userID string) (events.ID, error) {
-	in, err := s.enter(ctx)
+func (s *Store) Follow(ctx context.Context, userID string) (place events.ID, err error) {
+	in, u, err := s.begin(ctx, userID)
 	if err != nil {
-		return events.ID{}, err
+		return place, err
 	}
 	defer in.leave()
-	u, err := in.lock(ctx, userID)
-	if err != nil {
-		return events.ID{}, err
-	}
 	defer in.put(u)
 	if len(u.groups) > 0 {
 		return u.groups[0].from, nil
@@ -177,27 +80,41 @@ func (s *Store) Disconnect(ctx context.Context, userID, reason string) (sockets 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	subs := s.subscribers()
-	defer leaveAll(subs)
-	for _, sub := range subs {
-		sockets += sub.feed.Disconnect(userID, reason)
-	}
+	s.each(func(feed delivery.Feed) { sockets += feed.Disconnect(userID, reason) })
 	return sockets, nil
 }
 
-func (s *Store) sockets(userID string) (n int) {
-	subs := s.subscribers()
-	defer leaveAll(subs)
-	for _, sub := range subs {
-		n += sub.feed.Sockets(userID)
+// Confirm implements delivery.Store.
+func (s *Store) Confirm(ctx context.Context, cursors []delivery.Cursor) error {
+	for _, c := range cursors {
+		in, u, err := s.begin(ctx, c.UserID)
+		if err != nil {
+			return err
+		}
+		if c.Confirmed.Compare(u.last) > 0 {
+			c.Confirmed = u.last // nothing above it can have been received
+		}
+		raised := c.Confirmed.Compare(u.confirmed) > 0
+		if raised {
+			u.confirmed, u.rewrite = c.Confirmed, true
+			in.flusher.add(u)
+		}
+		in.put(u)
+		if raised {
+			s.each(func(feed delivery.Feed) { feed.Confirmed(c) })
+		}
+		in.leave()
 	}
-	return n
+	return nil
 }
 
-func (s *Store) confirmed(c delivery.Cursor) {
-	subs := s.subscribers()
-	defer leaveAll(subs)
-	for _, sub := range subs {
-		sub.feed.Confirmed(c)
+// Cursor implements delivery.Store.
+func (s *Store) Cursor(ctx context.Context, userID string) (confirmed, dropped events.ID, err error) {
+	in, u, err := s.begin(ctx, userID)
+	if err != nil {
+		return confirmed, dropped, err
 	}
+	defer in.leave()
+	defer in.put(u)
+	return u.confirmed, u.log.dropped, nil
 }

@@ -24,6 +24,7 @@ const (
 	// notesName is the file with what is known to have been synced.
 	notesName = "SYNCED"
 	lockName  = "LOCK"
+	tmpSuffix = ".dbtmp" // of a file that is not complete yet
 
 	formerFile = "jobwire.db" // of the format before this one
 )
@@ -53,7 +54,7 @@ func prepare(fsys vfs.FS, dir string) (fresh bool, err error) {
 			marked = true
 		case name == formerFile:
 			return false, fmt.Errorf("%w: %s is of a version before the first release, move it away to start empty", ErrFormat, formerFile)
-		case isStoreFile(name) && name != markerName+".dbtmp": // the marker is the first file of all
+		case isStoreFile(name) && name != markerName+tmpSuffix: // the marker is the first file of all
 			files = append(files, name)
 		}
 	}
@@ -61,7 +62,7 @@ func prepare(fsys vfs.FS, dir string) (fresh bool, err error) {
 		if len(files) > 0 {
 			return false, fmt.Errorf("%w: the file %s is missing beside %s", ErrDamaged, markerName, files[0])
 		}
-		return true, writeFile(fsys, dir, markerName, markerNew)
+		return true, writeFile(fsys, dir, markerName, markerNew, true)
 	}
 	text, err := readFile(fsys, fsys.PathJoin(dir, markerName))
 	switch {
@@ -96,16 +97,7 @@ func (n notes) save(fsys vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	path := fsys.PathJoin(dir, notesName)
-	f, err := fsys.Create(path+".dbtmp", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "%08x %s\n", crc32.ChecksumIEEE(text), text)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return fsys.Rename(path+".dbtmp", path)
+	return writeFile(fsys, dir, notesName, fmt.Sprintf("%08x %s\n", crc32.ChecksumIEEE(text), text), false)
 }
 
 func loadNotes(fsys vfs.FS, dir string) (n notes) {
@@ -160,35 +152,34 @@ func verify(fsys vfs.FS, dir string, names []string) error {
 }
 
 func logNumber(name string) (int, bool) {
-	base, ok := strings.CutSuffix(name, ".log")
-	if !ok {
-		return 0, false
-	}
+	base, isLog := strings.CutSuffix(name, ".log")
 	n, err := strconv.Atoi(base)
-	return n, err == nil
+	return n, isLog && err == nil
 }
 
 // isStoreFile reports whether a file of the directory belongs to the store.
 func isStoreFile(name string) bool {
 	switch filepath.Ext(name) {
-	case ".sst", ".log", ".blob", ".dbtmp":
+	case ".sst", ".log", ".blob", tmpSuffix:
 		return true
 	}
 	return name == notesName || strings.HasPrefix(name, "MANIFEST-") || strings.HasPrefix(name, "OPTIONS-") || strings.HasPrefix(name, "marker.")
 }
 
-// writeFile writes a small file so that it is there as a whole or not at all, also after a power cut.
-func writeFile(fsys vfs.FS, dir, name, text string) (err error) {
-	tmp := fsys.PathJoin(dir, name+".dbtmp")
+// writeFile writes a small file so that it is there as a whole or not at all; when it is synced, also after a power cut.
+func writeFile(fsys vfs.FS, dir, name, text string, sync bool) (err error) {
+	tmp := fsys.PathJoin(dir, name+tmpSuffix)
 	f, err := fsys.Create(tmp, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write([]byte(text))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if _, err = f.Write([]byte(text)); err == nil && sync {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := fsys.Rename(tmp, fsys.PathJoin(dir, name)); err != nil {
+	if err := fsys.Rename(tmp, fsys.PathJoin(dir, name)); err != nil || !sync {
 		return err
 	}
 	return syncDir(fsys, dir)

@@ -308,12 +308,7 @@ func TestFilesAreTakenAwayWhileRunning(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 			if c.undo == nil {
-				attempts := func() int {
-					s.health.mu.Lock()
-					defer s.health.mu.Unlock()
-					return s.health.attempts
-				}
-				eventually(t, "it was tried to open", func() bool { return attempts() > 20 })
+				eventually(t, "it was tried to open", func() bool { return s.health.attempts.Load() > 20 })
 				if err := s.Ready(); err == nil {
 					t.Error("the store goes on without its data")
 				}
@@ -403,11 +398,7 @@ func TestDamageWhileRunningIsFound(t *testing.T) {
 			if !failed {
 				t.Fatal("nothing was noticed")
 			}
-			eventually(t, "damage is looked for", func() bool {
-				s.health.mu.Lock()
-				defer s.health.mu.Unlock()
-				return s.health.attempts > 20
-			})
+			eventually(t, "damage is looked for", func() bool { return s.health.attempts.Load() > 20 })
 			if err := s.Ready(); !errors.Is(err, ErrDamaged) {
 				t.Errorf("the store goes on: %v", err)
 			}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,96 +26,80 @@ type instance struct {
 	db          *pebble.DB
 	compactions compactions
 	users       cache
-	commits     *committer
-	flusher     *flusher
+	commits     committer
+	flusher     flusher
+	running     sync.WaitGroup // committer and flusher
+	stop        chan struct{}  // closed when nothing will be written any more
 
 	floor   atomic.Uint64 // no place is below this ms: users that were forgotten had places below it
 	ceiling atomic.Uint64 // on the disk: places below this ms may be given out
 	highest atomic.Uint64 // the highest ms of a place given out
 	due     atomic.Uint64 // no deadline on the disk is before it, in ms
 
-	lost  sync.Map      // by name the users of whom something may be on the disk that no feed was told
-	calls atomic.Int64  // of callers that are inside
-	dead  chan struct{} // closed by fail
-	once  sync.Once
-	cause error // set before dead is closed
-
-	started  atomic.Bool // by now the store must be told of a failure
+	lost     sync.Map      // by name the users of whom something may be on the disk that no feed was told
+	calls    atomic.Int64  // of callers that are inside, and of what was left behind in pebble
+	dead     chan struct{} // closed by fail
+	once     sync.Once
+	cause    error // set before dead is closed
 	reported sync.Once
-	burial   sync.Once
 }
 
-// newInstance opens the directory. It may hang with the disk.
-func newInstance(s *Store, fresh bool) (in *instance, err error) {
-	in = &instance{s: s, dead: make(chan struct{})}
+// openInstance opens the directory, or makes a new store in it. It may hang with the disk.
+func (s *Store) openInstance() (*instance, error) {
+	fresh, err := prepare(s.fs, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	in := &instance{s: s, dead: make(chan struct{}), stop: make(chan struct{})}
 	in.users.init(s.opts.cacheBytes)
-	in.commits = newCommitter(in)
-	in.flusher = newFlusher(in)
-	if in.fence, err = newFence(s.fs, s.dir, in.fail); err != nil {
+	in.commits.in, in.commits.wake = in, make(chan struct{}, 1)
+	in.flusher.in = in
+	if in.fence, err = newFence(in); err != nil {
 		return nil, err
 	}
-	if err := in.open(fresh); err != nil {
-		return nil, err
-	}
-	err = in.protect(func() (err error) {
-		b, closer, err := in.db.Get(keyCeiling)
-		switch {
-		case errors.Is(err, pebble.ErrNotFound) && fresh:
-			// What clients remember of another directory is below the clock.
-			in.floor.Store(in.clock())
-			return in.db.Set(keyCeiling, encodeNumber(in.clock()), &pebble.WriteOptions{Sync: s.durable})
-		case errors.Is(err, pebble.ErrNotFound):
-			return fmt.Errorf("%w: it has no ceiling", ErrDamaged)
-		case err != nil:
+	err = in.aside(func() (err error) {
+		if in.db, err = pebble.Open(s.dir, in.options(fresh)); err != nil {
 			return err
 		}
-		in.floor.Store(decodeNumber(b))
-		return closer.Close()
+		b, err := in.get(keyCeiling)
+		switch {
+		case err != nil:
+			return err
+		case b == nil && !fresh:
+			return fmt.Errorf("%w: it has no ceiling", ErrDamaged)
+		case b == nil:
+			// What clients remember of another directory is below the clock.
+			now := number(in.clock())
+			b = new(codec).encode(&now)
+			if err := in.db.Set(keyCeiling, b, &pebble.WriteOptions{Sync: s.durable}); err != nil {
+				return err
+			}
+		}
+		var ceiling number
+		new(codec).decode(b, "the ceiling", &ceiling)
+		in.floor.Store(uint64(ceiling))
+		in.ceiling.Store(uint64(ceiling))
+		return nil
 	})
-	if err == nil && in.isDead() {
-		err = in.cause
+	if !fresh && err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, errWrite) && isDamage(err) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err == nil && fresh {
+		err = writeFile(s.fs, s.dir, markerName, markerText, true)
 	}
 	if err != nil {
-		in.abort()
+		in.fail(err)
+		s.bury(in)
 		return nil, err
 	}
-	in.ceiling.Store(in.floor.Load())
 	in.compactions.start()
 	return in, nil
 }
 
-// open opens pebble. When the instance ends meanwhile, what hangs in there is left behind.
-func (in *instance) open(fresh bool) error {
-	opened := make(chan error, 1)
-	go func() {
-		opened <- in.protect(func() (err error) {
-			in.db, err = pebble.Open(in.s.dir, in.options(fresh))
-			return err
-		})
-	}()
-	select {
-	case err := <-opened:
-		if err != nil {
-			in.fence.shut.Store(true)
-		}
-		return err
-	case <-in.dead:
-	}
-	h := &in.s.health
-	h.leave(1)
-	go func() {
-		if <-opened == nil {
-			in.abort()
-		}
-		h.leave(-1)
-	}()
-	return in.cause
-}
-
-// abort closes an instance that was never used.
-func (in *instance) abort() {
-	in.fence.shut.Store(true)
-	_ = in.protect(in.db.Close)
+// isDamage reports whether an error of Open is about what is in the directory, not about reaching it.
+func isDamage(err error) bool {
+	var errno syscall.Errno
+	return errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errno)
 }
 
 func (in *instance) options(fresh bool) *pebble.Options {
@@ -138,6 +124,7 @@ func (in *instance) options(fresh bool) *pebble.Options {
 			},
 		},
 	}
+	in.compactions.ConcurrencyLimitScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	o.Experimental.CompactionScheduler = &in.compactions
 	o.Experimental.TombstoneDenseCompactionThreshold = 0.7 // a log at its limit is half tombstones
 	for i := range o.Levels {
@@ -146,32 +133,80 @@ func (in *instance) options(fresh bool) *pebble.Options {
 	return o
 }
 
-// install makes an instance the store's current one.
-func (s *Store) install(in *instance) {
-	go in.commits.run()
-	go in.flusher.run()
-	in.started.Store(true)
-	s.current.Store(in)
-	if in.isDead() { // before it could be told
-		s.failed(in)
+// compactions lets pebble compact only when the directory is open: pebble does not wait for compactions when it cannot be
+// opened after all. Its own scheduler grants one at a time, and needs no goroutine, since that limit never changes.
+type compactions struct {
+	*pebble.ConcurrencyLimitScheduler
+	open atomic.Bool
+}
+
+// TrySchedule implements pebble.CompactionScheduler.
+func (c *compactions) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+	if !c.open.Load() {
+		return false, nil
+	}
+	return c.ConcurrencyLimitScheduler.TrySchedule()
+}
+
+// start allows compactions. The end of one, even if there was none, grants those that were refused.
+func (c *compactions) start() {
+	c.open.Store(true)
+	if ok, granted := c.TrySchedule(); ok {
+		granted.Done()
 	}
 }
 
+// start makes the instance the store's current one.
+func (in *instance) start() {
+	in.running.Go(in.commits.run)
+	in.running.Go(in.flusher.run)
+	in.s.current.Store(in)
+}
+
+// close ends an instance that works.
+func (in *instance) close(ctx context.Context) error {
+	if untilZero(ctx, &in.calls); ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := in.flusher.flush(); err != nil {
+		return err
+	}
+	close(in.stop)
+	in.running.Wait()
+	in.compactions.open.Store(false) // pebble would wait for what the flush below sets off
+	return in.protect(func() error {
+		if in.s.durable {
+			// What was given out is known now, and a log without content has nothing that could be damaged at rest.
+			highest := number(max(in.floor.Load(), in.highest.Load()+1))
+			if err := in.db.Set(keyCeiling, new(codec).encode(&highest), pebble.Sync); err != nil {
+				return err
+			}
+			if err := in.db.Flush(); err != nil {
+				return err
+			}
+		}
+		return in.db.Close()
+	})
+}
+
 // enter lets a call in, leave ends it.
-func (s *Store) enter(ctx context.Context) (*instance, error) {
+func (s *Store) enter(ctx context.Context) (in *instance, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	in := s.current.Load()
-	if in == nil {
-		return nil, s.unavailable()
-	}
+	in = s.current.Load()
 	in.calls.Add(1)
-	if in.isDead() || s.current.Load() != in {
-		in.leave()
-		return nil, s.unavailable()
+	select {
+	case <-s.closing:
+		err = delivery.ErrClosed
+	default:
+		if !in.isDead() {
+			return in, nil
+		}
+		err = in.unavailable()
 	}
-	return in, nil
+	in.leave()
+	return nil, err
 }
 
 func (in *instance) leave() { in.calls.Add(-1) }
@@ -190,11 +225,7 @@ func (in *instance) isDead() bool {
 func (in *instance) fail(cause error) {
 	in.once.Do(func() {
 		in.cause = cause
-		close(in.dead) // before the fence begins to lie
-		in.fence.shut.Store(true)
-		if in.started.Load() {
-			in.s.failed(in)
-		}
+		close(in.dead)
 	})
 }
 
@@ -203,64 +234,65 @@ func (in *instance) unavailable() error {
 	return fmt.Errorf("%w: %w", delivery.ErrStoreUnavailable, in.cause)
 }
 
-// guarded runs fn for protect. Its name in a stack tells pebbleLog that a panic will be caught.
-//
-//go:noinline
-func guarded(fn func() error) error { return fn() }
-
-// protect runs what calls pebble. Panics of pebble and of readers of records become errors, and every error but those that
-// just say no ends the instance.
+// protect runs what calls pebble. Panics of pebble and of readers of records become errors, and once the instance has ended
+// nothing that pebble says is true.
 func (in *instance) protect(fn func() error) (err error) {
 	defer func() {
-		if p := recover(); p != nil {
-			switch p := p.(type) {
-			case damage:
-				err = fmt.Errorf("%w: %w", ErrDamaged, p)
-			case error:
-				err = fmt.Errorf("panic: %w", p)
-			default:
-				err = fmt.Errorf("panic: %v", p)
-			}
+		switch p := recover().(type) {
+		case nil:
+		case damage:
+			err = fmt.Errorf("%w: %w", ErrDamaged, p)
+		case error:
+			err = fmt.Errorf("panic: %w", p)
+		default:
+			err = fmt.Errorf("panic: %v", p)
 		}
 		if pebble.IsCorruptionError(err) && !errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		if err == nil && in.isDead() {
+			err = in.cause
 		}
 	}()
 	return guarded(fn)
 }
 
-// read is protect for the calls of others: a failure ends the instance, and the caller gets the error to return.
+// guarded runs fn for protect. Its name in a stack tells pebbleLog that a panic will be caught.
+//
+//go:noinline
+func guarded(fn func() error) error { return fn() }
+
+// aside is protect in a goroutine of its own. When the instance ends first, what may hang there is left behind: fn must
+// change nothing that its caller touches after an error.
+func (in *instance) aside(fn func() error) error {
+	done := make(chan error, 1)
+	in.calls.Add(1)
+	go func() {
+		defer in.leave()
+		done <- in.protect(fn)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-in.dead:
+		return in.cause
+	}
+}
+
+// read is aside for what reads the disk: a failure, or a read that hangs, ends the instance, and the caller gets the error to
+// return.
 func (in *instance) read(fn func() error) error {
-	if err := in.protect(fn); err != nil {
+	limit := in.s.opts.stuckAfter
+	defer time.AfterFunc(limit, func() { in.fail(fmt.Errorf("a read takes longer than %s", limit)) }).Stop()
+	if err := in.aside(fn); err != nil {
 		in.fail(err)
 		return in.unavailable()
 	}
 	return nil
 }
 
-// wait waits for a round. Without a ctx it waits for the outcome, however long that takes.
-func (in *instance) wait(ctx context.Context, r *round) error {
-	if r.over() {
-		return nil
-	}
-	var cancelled <-chan struct{}
-	if ctx != nil {
-		cancelled = ctx.Done()
-	}
-	select {
-	case <-r.done:
-		return nil
-	case <-cancelled:
-		return ctx.Err()
-	case <-in.dead:
-		return in.unavailable()
-	}
-}
-
-var syncWrite = &pebble.WriteOptions{Sync: true}
-
 // clock is the time in ms.
-func (in *instance) clock() uint64 { return in.s.clock() }
+func (in *instance) clock() uint64 { return uint64(max(in.s.opts.Now().UnixMilli(), 0)) }
 
 // pebbleLog is pebble's logger.
 type pebbleLog struct{ in *instance }
@@ -281,22 +313,12 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	l.in.fail(err)
-	if isGuarded() {
-		panic(err)
+	pcs := make([]uintptr, 128)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs)])
+	for frame, more := frames.Next(); more; frame, more = frames.Next() {
+		if strings.HasSuffix(frame.Function, "/embedded.guarded") {
+			panic(err)
+		}
 	}
 	select {}
-}
-
-func isGuarded() bool {
-	pcs := make([]uintptr, 128)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	for {
-		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, "/embedded.guarded") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
 }

@@ -1,11 +1,105 @@
 package embedded
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"jobwire/internal/delivery"
 	"jobwire/internal/events"
 )
+
+// The space of keys. User ids hold no control characters, so a zero byte ends them, and everything of one user lies
+// together.
+//
+//	a <ms, 8> <user>              a user with something that old
+//	d <ms, 8> <user> 0 <job>      a job to look at for a stall
+//	g <name>                      of the store as a whole
+//	u <user> 0 a                  the user's record
+//	u <user> 0 b <job>            a job
+//	u <user> 0 i <key>            the answer to an idempotency key
+//	u <user> 0 k <n, 8>           idempotency keys by age
+//	u <user> 0 l <place, 16>      a message
+const (
+	spaceAge    = 'a'
+	spaceDue    = 'd'
+	spaceGlobal = 'g'
+	spaceUser   = 'u'
+
+	kindUser     = 'a'
+	kindJob      = 'b' // next to kindUser: one scan loads both
+	kindKey      = 'i'
+	kindKeyByAge = 'k'
+	kindMessage  = 'l'
+)
+
+// keyCeiling has the ms below which places may have been given out.
+var keyCeiling = []byte{spaceGlobal, 'c'}
+
+func userKey(user string, kind byte) []byte {
+	key := make([]byte, 0, 1+len(user)+2+16)
+	key = append(key, spaceUser)
+	key = append(key, user...)
+	return append(key, 0, kind)
+}
+
+func jobKey(user, job string) []byte              { return append(userKey(user, kindJob), job...) }
+func answerKey(user, key string) []byte           { return append(userKey(user, kindKey), key...) }
+func messageKey(user string, id events.ID) []byte { return appendID(userKey(user, kindMessage), id) }
+func keyByAgeKey(user string, n uint64) []byte    { return appendMs(userKey(user, kindKeyByAge), n) }
+func appendMs(key []byte, ms uint64) []byte       { return binary.BigEndian.AppendUint64(key, ms) }
+func appendID(key []byte, id events.ID) []byte    { return appendMs(appendMs(key, id.Ms), id.Seq) }
+func ageKey(ms uint64, user string) []byte        { return timedKey(spaceAge, ms, user) }
+func dueKey(ms uint64, user, job string) []byte {
+	return append(timedKey(spaceDue, ms, user), "\x00"+job...)
+}
+
+func timedKey(space byte, ms uint64, user string) []byte {
+	return append(appendMs([]byte{space}, ms), user...)
+}
+
+// timed is an entry of one of the indexes by time.
+type timed struct {
+	ms        uint64
+	user, job string
+}
+
+func parseTimed(key []byte) timed {
+	if len(key) < 10 {
+		panic(damage("an age or a deadline"))
+	}
+	user, job, ok := bytes.Cut(key[9:], []byte{0})
+	if ok != (key[0] == spaceDue) {
+		panic(damage("an age or a deadline"))
+	}
+	return timed{binary.BigEndian.Uint64(key[1:]), string(user), string(job)}
+}
+
+// trailingID reads the place at the end of a message's key.
+func trailingID(key []byte) events.ID {
+	if len(key) < 16 {
+		panic(damage("a message's key"))
+	}
+	b := key[len(key)-16:]
+	return events.ID{Ms: binary.BigEndian.Uint64(b), Seq: binary.BigEndian.Uint64(b[8:])}
+}
+
+// trailingNumber reads the number at the end of a key of the idempotency keys by age.
+func trailingNumber(key []byte) uint64 {
+	if len(key) < 8 {
+		panic(damage("the key of an idempotency key"))
+	}
+	return binary.BigEndian.Uint64(key[len(key)-8:])
+}
+
+// past is the first key that does not start with prefix; no prefix here ends in 0xff.
+func past(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	end[len(end)-1]++
+	return end
+}
+
+// next is the first key above key.
+func next(key []byte) []byte { return append(bytes.Clone(key), 0) }
 
 // damage says that a record is not what this package writes. Checksums find what a disk does to a file, so this is what
 // they cannot find. Readers panic with it, since it can come up at every read; protect turns it into an error.
@@ -30,6 +124,12 @@ type userRecord struct {
 	aged      uint64 // the time of the user's entry among the ages; 0 when there is none
 }
 
+func (u *userRecord) fields(c *codec) {
+	c.ids(&u.last, &u.confirmed, &u.logged)
+	u.log.fields(c)
+	c.nums(&u.keys, &u.firstKey, &u.nextKey, &u.oldestKey, &u.aged)
+}
+
 // logRecord is what the store knows of a user's log.
 type logRecord struct {
 	dropped  events.ID // messages up to there are gone
@@ -38,37 +138,9 @@ type logRecord struct {
 	oldest   uint64 // no message is older
 }
 
-func (w *writer) log(l *logRecord) {
-	w.id(l.dropped)
-	w.num(l.messages)
-	w.num(l.bytes)
-	w.num(l.oldest)
-}
-
-func (r *reader) log() logRecord {
-	return logRecord{dropped: r.id(), messages: r.num(), bytes: r.num(), oldest: r.num()}
-}
-
-func (u *userRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 80), recordFormat)}
-	w.id(u.last)
-	w.id(u.confirmed)
-	w.id(u.logged)
-	w.log(&u.log)
-	for _, n := range []uint64{u.keys, u.firstKey, u.nextKey, u.oldestKey, u.aged} {
-		w.num(n)
-	}
-	return w.b
-}
-
-func decodeUser(b []byte) userRecord {
-	r := newReader(b)
-	u := userRecord{
-		last: r.id(), confirmed: r.id(), logged: r.id(), log: r.log(),
-		keys: r.num(), firstKey: r.num(), nextKey: r.num(), oldestKey: r.num(), aged: r.num(),
-	}
-	r.end("a user")
-	return u
+func (l *logRecord) fields(c *codec) {
+	c.ids(&l.dropped)
+	c.nums(&l.messages, &l.bytes, &l.oldest)
 }
 
 // message is an event of the log.
@@ -79,21 +151,11 @@ type message struct {
 	data []byte
 }
 
-func (m *message) encode() []byte {
-	w := writer{append(make([]byte, 0, 64+len(m.name)+len(m.data)), recordFormat)}
-	w.num(m.at)
-	w.log(&m.log)
-	w.text(m.name)
-	return append(w.b, m.data...)
-}
-
-// decodeMessage leaves data a part of b.
-func decodeMessage(b []byte) message {
-	r := newReader(b)
-	m := message{at: r.num(), log: r.log(), name: r.text()}
-	m.data, r.b = r.b, nil
-	r.end("a message")
-	return m
+func (m *message) fields(c *codec) {
+	c.nums(&m.at)
+	m.log.fields(c)
+	c.text(&m.name)
+	c.rest(&m.data)
 }
 
 func (m *message) size() int { return len(m.name) + len(m.data) }
@@ -105,25 +167,17 @@ type jobRecord struct {
 	last     events.ID // the place of the latest change
 	started  uint64    // ms of the attempt's first event
 	updated  uint64    // ms of its latest one
-	progress progress
-	end      end
+	progress jobEvent  // the attempt's latest; its place is zero when there is none
+	end      jobEvent  // likewise
 	deadline uint64    // ms; 0 when the job is not watched
 	indexed  uint64    // ms of the entry among the deadlines; 0 when there is none
 	stalled  events.ID // the job_stalled of a stalled job
 	silent   uint64    // ms of the event before it
 }
 
-// progress is the attempt's latest; its place is zero when there is none.
-type progress struct {
+type jobEvent struct {
 	place events.ID
-	event string
-	data  []byte
-}
-
-// end is the attempt's latest; its id is zero when there is none.
-type end struct {
-	id    events.ID
-	event string
+	name  string
 	data  []byte
 }
 
@@ -138,44 +192,29 @@ var jobStates = [...]delivery.JobState{
 	delivery.JobRunning, delivery.JobCompleted, delivery.JobFailed, delivery.JobStalled,
 }
 
-func (j *jobRecord) finished() bool { return !j.end.id.IsZero() }
+func (j *jobRecord) finished() bool { return !j.end.place.IsZero() }
 
 func (j *jobRecord) dataSize() int {
-	return len(j.progress.event) + len(j.progress.data) + len(j.end.event) + len(j.end.data)
+	return len(j.progress.name) + len(j.progress.data) + len(j.end.name) + len(j.end.data)
 }
 
-func (j *jobRecord) encode() []byte {
-	w := writer{append(make([]byte, 0, 96+j.dataSize()), recordFormat, j.state)}
-	w.num(uint64(j.attempt))
-	w.id(j.last)
-	w.num(j.started)
-	w.num(j.updated)
-	w.id(j.progress.place)
-	w.text(j.progress.event)
-	w.num(uint64(len(j.progress.data)))
-	w.b = append(w.b, j.progress.data...)
-	w.id(j.end.id)
-	w.text(j.end.event)
-	w.num(j.deadline)
-	w.num(j.indexed)
-	w.id(j.stalled)
-	w.num(j.silent)
-	return append(w.b, j.end.data...)
-}
-
-// decodeJob copies out of b.
-func decodeJob(b []byte) jobRecord {
-	r := newReader(b)
-	j := jobRecord{state: r.byte()}
-	attempt := r.num()
-	j.attempt, j.last, j.started, j.updated = uint32(attempt), r.id(), r.num(), r.num()
-	j.progress = progress{r.id(), r.text(), []byte(r.text())}
-	j.end = end{id: r.id(), event: r.text()}
-	j.deadline, j.indexed, j.stalled, j.silent = r.num(), r.num(), r.id(), r.num()
-	j.end.data, r.b = append([]byte(nil), r.b...), nil
-	r.bad = r.bad || int(j.state) >= len(jobStates) || attempt != uint64(j.attempt)
-	r.end("a job")
-	return j
+func (j *jobRecord) fields(c *codec) {
+	attempt := uint64(j.attempt)
+	c.byte(&j.state)
+	c.nums(&attempt)
+	c.ids(&j.last)
+	c.nums(&j.started, &j.updated)
+	c.ids(&j.progress.place)
+	c.text(&j.progress.name)
+	c.data(&j.progress.data)
+	c.ids(&j.end.place)
+	c.text(&j.end.name)
+	c.nums(&j.deadline, &j.indexed)
+	c.ids(&j.stalled)
+	c.nums(&j.silent)
+	c.rest(&j.end.data)
+	j.attempt = uint32(attempt)
+	c.bad = c.bad || int(j.state) >= len(jobStates) || attempt != uint64(j.attempt)
 }
 
 // answer is what an idempotency key was answered.
@@ -187,111 +226,121 @@ type answer struct {
 	reason      string    // of an ignored event
 }
 
-func (a *answer) encode() []byte {
-	w := writer{append(make([]byte, 0, 64), recordFormat)}
-	w.b = append(w.b, a.fingerprint[:]...)
-	w.num(a.at)
-	w.num(a.n)
-	w.id(a.place)
-	w.text(a.reason)
-	return w.b
-}
-
-func decodeAnswer(b []byte) answer {
-	r := newReader(b)
-	var a answer
-	if len(r.b) < len(a.fingerprint) {
-		panic(damage("an idempotency key"))
+func (a *answer) fields(c *codec) {
+	for i := range a.fingerprint {
+		c.byte(&a.fingerprint[i])
 	}
-	r.b = r.b[copy(a.fingerprint[:], r.b):]
-	a.at, a.n, a.place, a.reason = r.num(), r.num(), r.id(), r.text()
-	r.end("an idempotency key")
-	return a
+	c.nums(&a.at, &a.n)
+	c.ids(&a.place)
+	c.text(&a.reason)
 }
 
-// encodeAged is the value of a key among the idempotency keys by age.
-func encodeAged(at uint64, key string) []byte {
-	w := writer{append(make([]byte, 0, 16+len(key)), recordFormat)}
-	w.num(at)
-	return append(w.b, key...)
+// aged is a key among the idempotency keys by age.
+type aged struct {
+	at  uint64
+	key []byte
 }
 
-func decodeAged(b []byte) (at uint64, key string) {
-	r := newReader(b)
-	at = r.num()
-	key, r.b = string(r.b), nil
-	r.end("an idempotency key's age")
-	return at, key
+func (a *aged) fields(c *codec) {
+	c.nums(&a.at)
+	c.rest(&a.key)
 }
 
-func encodeNumber(n uint64) []byte {
-	w := writer{[]byte{recordFormat}}
-	w.num(n)
-	return w.b
+// number is a record of its own.
+type number uint64
+
+func (n *number) fields(c *codec) { c.nums((*uint64)(n)) }
+
+// stored is what has fields to write and to read.
+type stored interface{ fields(c *codec) }
+
+// codec appends the fields of a record to b, or takes them from it again, so that a record is described once. After the
+// first failure all reading fails.
+type codec struct {
+	b       []byte
+	reading bool
+	bad     bool
 }
 
-func decodeNumber(b []byte) uint64 {
-	r := newReader(b)
-	n := r.num()
-	r.end("a number")
-	return n
+// encode returns a record, valid until the codec is used again.
+func (c *codec) encode(r stored) []byte {
+	*c = codec{b: append(c.b[:0], recordFormat)}
+	r.fields(c)
+	return c.b
 }
 
-// writer appends the parts of a record.
-type writer struct{ b []byte }
-
-func (w *writer) num(n uint64)   { w.b = binary.AppendUvarint(w.b, n) }
-func (w *writer) id(i events.ID) { w.num(i.Ms); w.num(i.Seq) }
-func (w *writer) text(s string)  { w.num(uint64(len(s))); w.b = append(w.b, s...) }
-
-// reader takes them again. After the first failure all of it fails.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func newReader(b []byte) *reader {
-	r := &reader{b: b}
-	r.bad = r.byte() != recordFormat
-	return r
-}
-
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
-	}
-	b := r.b[0]
-	r.b = r.b[1:]
-	return b
-}
-
-func (r *reader) num() uint64 {
-	n, size := binary.Uvarint(r.b)
-	if size <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[size:]
-	return n
-}
-
-func (r *reader) id() events.ID { return events.ID{Ms: r.num(), Seq: r.num()} }
-
-func (r *reader) text() string {
-	n := r.num()
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return ""
-	}
-	s := string(r.b[:n])
-	r.b = r.b[n:]
-	return s
-}
-
-// end panics when something is wrong or left over.
-func (r *reader) end(what string) {
-	if r.bad || len(r.b) > 0 {
+// decode reads a record. Its data stay a part of b.
+func (c *codec) decode(b []byte, what string, r stored) {
+	*c = codec{b: b, reading: true}
+	var format byte
+	c.byte(&format)
+	c.bad = format != recordFormat
+	if r.fields(c); c.bad || len(c.b) > 0 {
 		panic(damage(what))
 	}
+}
+
+func (c *codec) byte(b *byte) {
+	switch {
+	case !c.reading:
+		c.b = append(c.b, *b)
+	case len(c.b) == 0:
+		c.bad = true
+	default:
+		*b, c.b = c.b[0], c.b[1:]
+	}
+}
+
+func (c *codec) nums(all ...*uint64) {
+	for _, n := range all {
+		if !c.reading {
+			c.b = binary.AppendUvarint(c.b, *n)
+			continue
+		}
+		var size int
+		if *n, size = binary.Uvarint(c.b); size <= 0 {
+			c.bad, c.b = true, nil
+			return
+		}
+		c.b = c.b[size:]
+	}
+}
+
+func (c *codec) ids(all ...*events.ID) {
+	for _, id := range all {
+		c.nums(&id.Ms, &id.Seq)
+	}
+}
+
+func (c *codec) text(s *string) {
+	if !c.reading {
+		n := uint64(len(*s))
+		c.nums(&n)
+		c.b = append(c.b, *s...)
+		return
+	}
+	var b []byte
+	c.data(&b)
+	*s = string(b)
+}
+
+func (c *codec) data(b *[]byte) {
+	n := uint64(len(*b))
+	c.nums(&n)
+	switch {
+	case !c.reading:
+		c.b = append(c.b, *b...)
+	case n > uint64(len(c.b)):
+		c.bad, c.b = true, nil
+	default:
+		*b, c.b = c.b[:n:n], c.b[n:]
+	}
+}
+
+func (c *codec) rest(b *[]byte) {
+	if !c.reading {
+		c.b = append(c.b, *b...)
+		return
+	}
+	*b, c.b = c.b, nil
 }

@@ -1,53 +1,47 @@
 package embedded
 
-import (
-	"errors"
-
-	"github.com/cockroachdb/pebble/v2"
-
-	"jobwire/internal/delivery"
-)
+import "jobwire/internal/delivery"
 
 // repeated answers an entry whose idempotency key came before, within the retention.
 func (d *decision) repeated(e *delivery.Entry, dec *delivery.Decision) (known bool, err error) {
 	a, err := d.answer(e.IdempotencyKey)
-	if err != nil || a == nil || a.at < d.cutoff() {
+	switch {
+	case err != nil || a == nil:
 		return false, err
-	}
-	if a.fingerprint != e.Fingerprint {
+	case a.at < d.cutoff:
+		if !d.full {
+			d.forgetKey(e.IdempotencyKey, a.n)
+		}
+		return false, nil
+	case a.fingerprint != e.Fingerprint:
 		dec.Verdict = delivery.KeyReused
-		return true, nil
+	default:
+		dec.Verdict, dec.Place, dec.Reason = delivery.Repeated, a.place, a.reason
 	}
-	dec.Verdict, dec.Place, dec.Reason = delivery.Repeated, a.place, a.reason
 	return true, nil
 }
 
 // answer looks a key up; nil when it is not known.
 func (d *decision) answer(key string) (*answer, error) {
 	u := d.u
-	if a := u.answers[key]; a != nil {
-		if a.gone {
-			return nil, nil
-		}
-		return &a.answer, nil
-	}
-	if u.keys == 0 {
+	if r := u.answers[key]; r != nil && r.gone || r == nil && u.keys == 0 {
 		return nil, nil
+	} else if r != nil {
+		return &r.answer, nil
 	}
 	var found *answer
 	err := d.in.read(func() error {
-		b, closer, err := d.in.db.Get(answerKey(u.name, key))
-		if errors.Is(err, pebble.ErrNotFound) {
-			return nil
+		b, err := d.in.get(answerKey(u.name, key))
+		if b != nil {
+			found = new(answer)
+			new(codec).decode(b, "an idempotency key", found)
 		}
-		if err != nil {
-			return err
-		}
-		a := decodeAnswer(b)
-		found = &a
-		return closer.Close()
+		return err
 	})
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // remember keeps what an entry with an idempotency key was answered.
@@ -56,15 +50,6 @@ func (d *decision) remember(e *delivery.Entry, dec *delivery.Decision) error {
 		return nil
 	}
 	u := d.u
-	old, err := d.answer(e.IdempotencyKey)
-	if err != nil {
-		return err
-	}
-	if old != nil { // too old
-		if err := d.forgetKey(e.IdempotencyKey, old.n); err != nil {
-			return err
-		}
-	}
 	if err := d.forgetKeys(1); err != nil {
 		return err
 	}
@@ -89,45 +74,42 @@ func (u *user) reply(r *reply) {
 	u.replies = append(u.replies, r)
 }
 
-func (d *decision) forgetKey(key string, n uint64) error {
+func (d *decision) forgetKey(key string, n uint64) {
 	u := d.u
 	u.reply(&reply{key: key, gone: true})
 	u.keys -= min(u.keys, 1)
-	if err := d.write().Delete(answerKey(u.name, key), nil); err != nil {
-		return err
-	}
-	return d.batch.Delete(keyByAgeKey(u.name, n), nil)
+	d.write().remove(answerKey(u.name, key))
+	d.write().remove(keyByAgeKey(u.name, n))
 }
 
 // forgetKeys removes keys that are too old, and makes room for some more: for several at once, since looking the oldest up
 // costs a walk. It finds those that are on the disk; the last half second of progress may go beyond the limit.
 func (d *decision) forgetKeys(more int) error {
-	u, cutoff, limit := d.u, d.cutoff(), d.in.s.limits.Keys
+	u, limit := d.u, d.in.s.limits.Keys
 	over := 0
 	if n := int(u.keys) + more - limit; n > 0 {
 		over = min(max(n, limit/16), trimStep)
 	}
-	if u.keys == 0 || over == 0 && u.oldestKey >= cutoff {
+	if u.keys == 0 || over == 0 && u.oldestKey >= d.cutoff {
 		return nil
 	}
-	type victim struct {
-		key string
-		n   uint64
-	}
-	var victims []victim
+	var victims []reply
 	oldest := d.now
 	err := d.in.read(func() error {
 		lower, upper := keyByAgeKey(u.name, u.firstKey), past(userKey(u.name, kindKeyByAge))
+		var c codec
+		var a aged
 		return d.in.scan(lower, upper, func(key, value []byte) bool {
-			at, name := decodeAged(value)
-			if r := u.answers[name]; r != nil && r.n != trailingNumber(key) {
+			n := trailingNumber(key)
+			c.decode(value, "an idempotency key's age", &a)
+			if r := u.answers[string(a.key)]; r != nil && r.n != n {
 				return true // it was forgotten just now, perhaps used again
 			}
-			oldest = at
-			if len(victims) == trimStep || len(victims) >= over && at >= cutoff {
+			oldest = a.at
+			if len(victims) == trimStep || len(victims) >= over && a.at >= d.cutoff {
 				return false
 			}
-			victims = append(victims, victim{name, trailingNumber(key)})
+			victims = append(victims, reply{key: string(a.key), answer: answer{n: n}})
 			return true
 		})
 	})
@@ -137,9 +119,7 @@ func (d *decision) forgetKeys(more int) error {
 	u.oldestKey = oldest
 	for _, v := range victims {
 		u.firstKey = v.n + 1
-		if err := d.forgetKey(v.key, v.n); err != nil {
-			return err
-		}
+		d.forgetKey(v.key, v.n)
 	}
 	return nil
 }

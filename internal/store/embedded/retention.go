@@ -17,8 +17,6 @@ const (
 )
 
 // cutoff is the time before which everything is too old.
-func (d *decision) cutoff() uint64 { return d.in.s.cutoff(d.now) }
-
 func (s *Store) cutoff(now uint64) uint64 {
 	if age := uint64(s.limits.Retention.Milliseconds()); now > age {
 		return now - age
@@ -47,120 +45,109 @@ func (u *user) prune() {
 }
 
 // trimMessages removes the oldest messages while there are too many, too large or too old ones. The latest always stays.
-func (d *decision) trimMessages(dropped *delivery.Dropped) error {
-	u, cutoff := d.u, d.cutoff()
+func (d *decision) trimMessages() error {
+	u, limits := d.u, &d.in.s.limits
 	for range trimStep {
-		over := u.log.messages > uint64(d.in.s.limits.Messages) || u.log.bytes > uint64(d.in.s.limits.MessagesBytes)
-		if u.log.messages <= 1 || !over && u.log.oldest >= cutoff {
+		over := u.log.messages > uint64(limits.Messages) || u.log.bytes > uint64(limits.MessagesBytes)
+		if u.log.messages <= 1 || !over && u.log.oldest >= d.cutoff {
 			return nil
 		}
-		head, err := d.head()
-		if err != nil || head == nil {
-			return err
-		}
-		if !over && head.at >= cutoff {
-			u.log.oldest = head.at
-			return nil
-		}
-		if err := d.dropHead(dropped); err != nil {
+		if gone, err := d.dropHead(over); !gone || err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// head returns the oldest message; nil when there is none.
-func (d *decision) head() (*logEntry, error) {
+// dropHead removes the oldest message, if it is too old or anyway, and reports whether it did.
+func (d *decision) dropHead(anyway bool) (gone bool, err error) {
 	u := d.u
-	if len(u.heads) == 0 {
+	if len(u.heads) == 0 && u.log.messages > uint64(len(u.fresh)) {
 		if err := d.lookUpHeads(); err != nil {
-			return nil, err
+			return false, err
 		}
 	}
-	switch {
-	case len(u.heads) > 0:
-		return &u.heads[0], nil
-	case len(u.fresh) > 0:
-		return &u.fresh[0], nil
+	list := &u.heads
+	if len(u.heads) == 0 {
+		list = &u.fresh
 	}
-	return nil, nil
+	if len(*list) == 0 {
+		return false, nil
+	}
+	m := (*list)[0]
+	if !anyway && m.at >= d.cutoff {
+		u.log.oldest = m.at
+		return false, nil
+	}
+	*list = (*list)[1:]
+	// A message's key is written once and removed once, so that the two may vanish together at the next compaction.
+	_ = d.write().SingleDelete(messageKey(u.name, m.id), nil)
+	u.log.messages--
+	u.log.bytes -= min(u.log.bytes, uint64(m.size))
+	u.log.dropped = m.id
+	d.dropped.Messages++
+	d.dropped.UpTo = m.id
+	if m.id.Compare(u.confirmed) > 0 {
+		d.dropped.Unconfirmed++
+	}
+	return true, nil
 }
 
 // lookUpHeads reads what trimming must know of the oldest messages on the disk. It seeks behind what was removed, since a
 // walk over that would be slow.
 func (d *decision) lookUpHeads() error {
 	u := d.u
-	if u.log.messages == uint64(len(u.fresh)) {
-		return nil
-	}
-	upper := past(userKey(u.name, kindMessage))
+	lower, upper := next(messageKey(u.name, u.log.dropped)), past(userKey(u.name, kindMessage))
 	if len(u.fresh) > 0 {
 		upper = messageKey(u.name, u.fresh[0].id)
 	}
-	return d.in.read(func() error {
-		return d.in.scan(next(messageKey(u.name, u.log.dropped)), upper, func(key, value []byte) bool {
-			m := decodeMessage(value)
-			u.heads = append(u.heads, logEntry{id: trailingID(key), at: m.at, size: m.size()})
-			return len(u.heads) < headStep
+	var heads []logEntry
+	var c codec
+	var m message
+	err := d.in.read(func() error {
+		return d.in.scan(lower, upper, func(key, value []byte) bool {
+			c.decode(value, "a message", &m)
+			heads = append(heads, logEntry{id: trailingID(key), at: m.at, size: m.size()})
+			return len(heads) < headStep
 		})
 	})
-}
-
-// dropHead removes the oldest message, which head has found.
-func (d *decision) dropHead(dropped *delivery.Dropped) error {
-	u := d.u
-	list := &u.heads
-	if len(u.heads) == 0 {
-		list = &u.fresh
+	if err == nil {
+		u.heads = heads
 	}
-	m := (*list)[0]
-	*list = (*list)[1:]
-	// A message's key is written once and removed once, so that the two may vanish together at the next compaction.
-	if err := d.write().SingleDelete(messageKey(u.name, m.id), nil); err != nil {
-		return err
-	}
-	u.log.messages--
-	u.log.bytes -= min(u.log.bytes, uint64(m.size))
-	u.log.dropped = m.id
-	dropped.Messages++
-	dropped.UpTo = m.id
-	if m.id.Compare(u.confirmed) > 0 {
-		dropped.Unconfirmed++
-	}
-	return nil
+	return err
 }
 
 // drop removes a job.
-func (d *decision) drop(j *job, dropped *delivery.Dropped) {
+func (d *decision) drop(j *job) {
 	u := d.u
 	u.rewrite = true // its place was perhaps the last one
 	delete(u.jobs, j.name)
-	j.unlink()
+	j.order.unlink()
 	u.jobsBytes -= j.size()
 	j.gone, j.deadline, j.indexed = true, 0, 0
-	d.change(j)
-	dropped.Jobs++
+	d.rewrite(j)
+	d.dropped.Jobs++
 	if !j.finished() {
-		dropped.Running++
+		d.dropped.Running++
 	}
 }
 
 // trimJobs removes jobs while there are too many or too large ones: the oldest finished ones, then the oldest others; never
 // the one that has just changed.
-func (d *decision) trimJobs(latest *job, dropped *delivery.Dropped) {
-	u := d.u
+func (d *decision) trimJobs(latest *job) {
+	u, limits := d.u, &d.in.s.limits
 	for range trimStep {
-		if len(u.jobs) <= d.in.s.limits.Jobs && u.jobsBytes <= d.in.s.limits.JobsBytes {
+		if len(u.jobs) <= limits.Jobs && u.jobsBytes <= limits.JobsBytes {
 			return
 		}
-		j := u.finished.oldest
+		j := u.finished.oldest()
 		if j == nil || j == latest {
-			j = u.running.oldest
+			j = u.running.oldest()
 		}
 		if j == nil || j == latest {
 			return
 		}
-		d.drop(j, dropped)
+		d.drop(j)
 	}
 }
 
@@ -170,9 +157,9 @@ func (u *user) oldestAt() uint64 {
 	if u.log.messages > 0 {
 		oldest = u.log.oldest
 	}
-	for _, l := range []*jobList{&u.finished, &u.running} {
-		if l.oldest != nil {
-			oldest = min(oldest, l.oldest.updated)
+	for _, l := range []*list[job]{&u.finished, &u.running} {
+		if j := l.oldest(); j != nil {
+			oldest = min(oldest, j.updated)
 		}
 	}
 	if u.keys > 0 {
@@ -194,30 +181,17 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 		return swept, err
 	}
 	defer in.leave()
-	s.sweeping.Store(true)
-	defer func() { s.sweeping.Store(swept.More) }()
-	type entry struct {
-		ms   uint64
-		user string
+	s.health.sweeping.Store(true)
+	defer func() { s.health.sweeping.Store(swept.More) }()
+	found, _, err := in.timed(spaceAge, s.cutoff(in.clock()), sweepStep)
+	if err != nil {
+		return swept, err
 	}
-	var found []entry
-	err = in.read(func() error {
-		return in.scan([]byte{spaceAge}, ageKey(s.cutoff(in.clock()), ""), func(key, _ []byte) bool {
-			ms, user := parseAge(key)
-			found = append(found, entry{ms, user})
-			return len(found) < sweepStep
-		})
-	})
 	swept.More = len(found) == sweepStep
 	var last *round
 	for _, e := range found {
-		if err != nil {
-			return swept, err
-		}
 		var dropped delivery.Dropped
-		var by *round
-		var more bool
-		by, more, err = in.sweepUser(ctx, e.user, e.ms, &dropped)
+		by, more, err := in.sweepUser(ctx, e.user, e.ms, &dropped)
 		swept.More = swept.More || more
 		if dropped != (delivery.Dropped{}) {
 			if swept.Dropped == nil {
@@ -225,14 +199,35 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 			}
 			swept.Dropped[e.user] = dropped
 		}
+		if err != nil {
+			return swept, err
+		}
 		if by != nil {
 			last = by
 		}
 	}
-	if err != nil {
-		return swept, err
-	}
 	return swept, in.wait(ctx, last)
+}
+
+// timed reads at most limit entries before a time of an index by time, and the time of the next one; 0 when there is none.
+func (in *instance) timed(space byte, before uint64, limit int) (found []timed, next uint64, err error) {
+	var entries []timed
+	var after timed
+	err = in.read(func() error {
+		return in.scan([]byte{space}, []byte{space + 1}, func(key, _ []byte) bool {
+			e := parseTimed(key)
+			if e.ms >= before || len(entries) == limit {
+				after = e
+				return false
+			}
+			entries = append(entries, e)
+			return true
+		})
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return entries, after.ms, nil
 }
 
 // sweepUser removes what is too old of one user, and the user when nothing is left.
@@ -246,39 +241,27 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 		return nil, true, nil // something is on its way; the next step finds it all here
 	}
 	d := in.decide(u)
-	cutoff := d.cutoff()
-	before := int64(u.log.bytes) + int64(u.jobsBytes)
+	d.dropped = dropped
+	d.write().remove(ageKey(aged, name))
 	if u.aged != aged { // an entry that a crash or an earlier one has left behind
-		return in.removeAge(d, aged)
+		return d.commit(), false, nil
 	}
+	before := int64(u.log.bytes) + int64(u.jobsBytes)
 	removed := 0
-	for ; removed < trimStep && u.log.messages > 0; removed++ {
-		head, err := d.head()
-		if err != nil {
-			return nil, false, err
-		}
-		if head == nil {
-			break
-		}
-		if u.log.oldest = head.at; head.at >= cutoff {
-			break
-		}
-		if err := d.dropHead(dropped); err != nil {
+	for gone := true; gone && removed < trimStep && u.log.messages > 0; removed++ {
+		if gone, err = d.dropHead(false); err != nil {
 			return nil, false, err
 		}
 	}
-	for _, l := range []*jobList{&u.finished, &u.running} {
-		for ; removed < 2*trimStep && l.oldest != nil && l.oldest.updated < cutoff; removed++ {
-			d.drop(l.oldest, dropped)
+	for _, l := range []*list[job]{&u.finished, &u.running} {
+		for ; removed < 2*trimStep && l.oldest() != nil && l.oldest().updated < d.cutoff; removed++ {
+			d.drop(l.oldest())
 		}
 	}
 	if err := d.forgetKeys(0); err != nil {
 		return nil, false, err
 	}
-	if err := d.write().Delete(ageKey(aged, name), nil); err != nil {
-		return nil, false, err
-	}
-	in.s.removed.Add(before - int64(u.log.bytes) - int64(u.jobsBytes))
+	in.s.health.removed.Add(before - int64(u.log.bytes) - int64(u.jobsBytes))
 	u.rewrite = true
 	u.aged = 0 // encode enters it again at what is the oldest now
 	if u.log.messages == 0 && len(u.jobs) == 0 && u.keys == 0 {
@@ -286,14 +269,5 @@ func (in *instance) sweepUser(ctx context.Context, name string, aged uint64, dro
 		u.userRecord = userRecord{}
 	}
 	oldest := u.oldestAt()
-	by, err = d.commit()
-	return by, oldest != 0 && oldest < cutoff, err
-}
-
-func (in *instance) removeAge(d *decision, aged uint64) (by *round, more bool, err error) {
-	if err := d.write().Delete(ageKey(aged, d.u.name), nil); err != nil {
-		return nil, false, err
-	}
-	by, err = d.commit()
-	return by, false, err
+	return d.commit(), oldest != 0 && oldest < d.cutoff, nil
 }

@@ -1,3 +1,17 @@
+// Package embedded is the store without a service beside the process: on the disk or in memory, both over pebble, an LSM
+// tree. In memory it is the same store over a file system in memory, without a log.
+//
+// Whoever reads it begins with publish.go: a call locks its user, decides about its entries, hands what must be on the disk
+// to the committer (commit.go), and tells the feeds when it is. What is decided about is in memory: the user's record and all
+// its jobs (users.go); the data of messages stays on the disk.
+//
+// An [instance] is one opening of the directory. A failed write, damage, a missing file or a disk that hangs ends it:
+// everything decided on top of what the disk has is forgotten with it, every call fails at once, and the store opens the
+// directory anew (health.go).
+//
+// Locks, in the order in which they are taken: a user's lock; then one of the mutexes of a shard, the committer, the list of
+// dirty users. No two of the latter at once, and none while the disk is waited for. A user's lock is held while its records
+// are read, never while a commit is waited for.
 package embedded
 
 import (
@@ -11,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"jobwire/internal/delivery"
@@ -30,12 +45,12 @@ type Options struct {
 	// OnSync is told how long each write to the disk took. It must not block.
 	OnSync func(time.Duration)
 
-	fs           vfs.FS // stands in for the disk, in tests
-	beforeCommit func() error
-	checkEvery   time.Duration // of the health check; 1 s
-	stuckAfter   time.Duration // of a write; 10 s
-	closeWait    time.Duration // how long Close waits for calls and for the disk; 5 s
-	cacheBytes   int
+	// For tests.
+	fs         vfs.FS        // stands in for the disk
+	checkEvery time.Duration // of the health check; 1 s
+	stuckAfter time.Duration // of a write or a read; 10 s
+	closeWait  time.Duration // how long Close waits for calls and for the disk; 5 s
+	cacheBytes int
 }
 
 // Store is a store in a directory, or in memory. A message is on the disk before its Publish returns; the calls of many
@@ -48,14 +63,13 @@ type Store struct {
 	durable bool // there is a disk
 	lock    io.Closer
 
-	current  atomic.Pointer[instance] // nil while there is none that works
-	full     atomic.Bool              // Options.MaxBytes is reached
-	removed  atomic.Int64             // bytes that sweeps have removed since the last compaction
-	sweeping atomic.Bool              // a sweep goes on, or has more to do
+	current  atomic.Pointer[instance] // the latest that worked; while it is dead there is none that works
+	unclosed atomic.Int64             // instances that have ended and are not closed yet
 	health   health
+	ended    chan struct{} // closed when health is not watched any more
 
-	subsMu sync.Mutex // of changes
-	feeds  atomic.Pointer[[]*subscription]
+	audience   atomic.Pointer[audience]
+	audienceMu sync.Mutex // of changes
 
 	closing chan struct{}
 	closed  sync.Once
@@ -78,23 +92,20 @@ func OpenMemory(limits delivery.Limits, opts Options) (*Store, error) {
 }
 
 func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *Store, err error) {
-	if opts.WriteBehind <= 0 {
-		opts.WriteBehind = 500 * time.Millisecond
-	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
+	opts.WriteBehind = cmp.Or(opts.WriteBehind, 500*time.Millisecond)
+	opts.Logger = cmp.Or(opts.Logger, slog.Default())
 	opts.checkEvery = cmp.Or(opts.checkEvery, time.Second)
 	opts.stuckAfter = cmp.Or(opts.stuckAfter, 10*time.Second)
 	opts.closeWait = cmp.Or(opts.closeWait, 5*time.Second)
 	opts.cacheBytes = cmp.Or(opts.cacheBytes, cacheBytes)
 	s = &Store{
-		limits: limits.WithDefaults(), opts: opts, fs: opts.fs, dir: dir, durable: durable, closing: make(chan struct{}),
+		limits: limits.WithDefaults(), opts: opts, fs: opts.fs, dir: dir, durable: durable,
+		closing: make(chan struct{}), ended: make(chan struct{}),
 	}
-	s.health.ended = make(chan struct{})
+	s.audience.Store(new(audience))
 	if err := s.fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -106,56 +117,41 @@ func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *St
 		if errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w; %s", err, remedy)
 		}
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.lock.Close())
+		ctx, cancel := context.WithTimeout(context.Background(), s.opts.closeWait)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.unlock(ctx))
 	}
-	s.install(in)
-	go s.watch()
+	in.start()
+	go s.watch(in)
 	return s, nil
 }
 
-// openInstance opens the directory, or makes a new store in it.
-func (s *Store) openInstance() (*instance, error) {
-	fresh, err := prepare(s.fs, s.dir)
-	if err != nil {
-		return nil, err
-	}
-	in, err := newInstance(s, fresh)
-	if err != nil {
-		if !fresh && !errors.Is(err, ErrDamaged) && !errors.Is(err, errWrite) && isDamage(err) {
-			err = fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		return nil, err
-	}
-	if fresh {
-		if err := writeFile(s.fs, s.dir, markerName, markerText); err != nil {
-			in.abort()
-			return nil, err
-		}
-	}
-	return in, nil
-}
-
-// Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up
-// after 5 s.
+// Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up after 5 s.
 func (s *Store) Close() (err error) {
 	s.closed.Do(func() {
 		close(s.closing)
-		in := s.current.Swap(nil)
 		ctx, cancel := context.WithTimeout(context.Background(), s.opts.closeWait)
 		defer cancel()
-		if in != nil {
-			if err = within(ctx, func() error { return in.close(ctx) }); err != nil {
-				in.fail(err)
-			}
+		_ = within(ctx, func() error { <-s.ended; return nil }) // no other instance begins
+		in := s.current.Load()
+		if !in.isDead() {
+			err = within(ctx, func() error { return in.close(ctx) })
 		}
-		_ = within(ctx, func() error { // what it still does for a failed instance
-			<-s.health.ended
-			untilZero(ctx, &s.health.busy)
-			return nil
-		})
-		err = errors.Join(err, within(ctx, s.lock.Close))
+		if err != nil {
+			in.fail(err)
+		}
+		if in.isDead() {
+			s.failed(in)
+		}
+		err = errors.Join(err, s.unlock(ctx))
 	})
 	return err
+}
+
+// unlock gives the directory back, when nothing of the store moves any more or ctx ends.
+func (s *Store) unlock(ctx context.Context) error {
+	untilZero(ctx, &s.unclosed)
+	return within(ctx, s.lock.Close)
 }
 
 // within runs what may hang with the disk, and leaves it behind when ctx ends.
@@ -170,49 +166,64 @@ func within(ctx context.Context, fn func() error) error {
 	}
 }
 
-// close ends an instance that works.
-func (in *instance) close(ctx context.Context) error {
-	if untilZero(ctx, &in.calls); ctx.Err() != nil {
-		return ctx.Err()
+// untilZero waits for a counter of what goes on.
+func untilZero(ctx context.Context, n *atomic.Int64) {
+	for tick := time.NewTicker(time.Millisecond); n.Load() > 0 && ctx.Err() == nil; <-tick.C {
 	}
-	close(in.flusher.stop)
-	<-in.flusher.ended
-	err := in.flusher.flush()
-	close(in.commits.stop)
-	<-in.commits.ended
-	if err != nil || in.isDead() {
-		return in.unavailable()
-	}
-	// What was given out is known now, and a log without content has nothing that could be damaged at rest.
-	err = in.protect(func() error {
-		if in.s.durable {
-			highest := max(in.floor.Load(), in.highest.Load()+1)
-			if err := in.db.Set(keyCeiling, encodeNumber(highest), syncWrite); err != nil {
-				return err
-			}
-			if err := in.db.Flush(); err != nil {
-				return err
-			}
-		}
-		return in.db.Close()
-	})
-	if err == nil && in.isDead() {
-		err = in.cause
+}
+
+// Ready says whether events can be stored.
+func (s *Store) Ready() error {
+	in, err := s.enter(context.Background())
+	if err == nil {
+		in.leave()
 	}
 	return err
 }
 
-func (s *Store) clock() uint64 { return uint64(max(s.opts.Now().UnixMilli(), 0)) }
+// Stats says how the store does.
+type Stats struct {
+	Syncs     uint64 // writes of the log that waited for the disk
+	Failures  uint64 // of the store, each ended by opening the directory anew
+	Size      int64  // bytes of the directory; as of the last check
+	Free      int64  // of them, bytes that are being given back
+	Unwritten int    // users with progress or cursors that are not written yet
+	Failing   bool   // events are refused now
+}
 
-// unavailable is the error of calls while there is no instance that works.
-func (s *Store) unavailable() error {
-	select {
-	case <-s.closing:
-		return delivery.ErrClosed
-	default:
+// Stats reads the figures.
+func (s *Store) Stats() Stats {
+	h, in := &s.health, s.current.Load()
+	return Stats{
+		Syncs: h.syncs.Load(), Failures: h.failures.Load(), Size: h.size.Load(), Free: h.free.Load(),
+		Unwritten: in.flusher.size(), Failing: in.isDead(),
 	}
-	if cause := s.health.reason(); cause != nil {
-		return fmt.Errorf("%w: %w", delivery.ErrStoreUnavailable, cause)
+}
+
+// Backup makes a copy of the store in a directory that does not exist yet, while the store goes on. The copy is a data
+// directory, and holds whatever was answered before Backup began. On the same file system it takes little space at first.
+func (s *Store) Backup(ctx context.Context, dir string) error {
+	in, err := s.enter(ctx)
+	if err != nil {
+		return err
 	}
-	return delivery.ErrStoreUnavailable
+	defer in.leave()
+	if !s.durable {
+		return errors.New("a store in memory has nothing to copy")
+	}
+	if err := in.flusher.flush(); err != nil { // progress and cursors
+		return err
+	}
+	// Errors of the copy are no failure of the store.
+	err = in.protect(func() error { return in.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
+	if err == nil {
+		err = writeFile(s.fs, dir, markerName, markerText, true)
+	}
+	switch {
+	case in.isDead():
+		return in.unavailable()
+	case err != nil:
+		return fmt.Errorf("backup to %s: %w", dir, err)
+	}
+	return nil
 }

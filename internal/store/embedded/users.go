@@ -2,8 +2,12 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
+	"slices"
 	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"jobwire/internal/events"
 )
@@ -15,8 +19,8 @@ type user struct {
 	userRecord
 	loaded    bool
 	jobs      map[string]*job
-	finished  jobList
-	running   jobList // and stalled ones
+	finished  list[job] // by the latest change
+	running   list[job] // likewise, and stalled ones
 	jobsBytes int
 
 	by     *round     // the latest that carries something of the user
@@ -33,21 +37,20 @@ type user struct {
 	unwritten int               // bytes of changed jobs
 
 	// The shard's: guarded by its mutex.
-	refs       int // of calls and of the list of dirty users
-	size       int
-	prev, next *user // by the last use; nil while refs is above 0
+	refs int // of calls and of the list of dirty users
+	size int
+	idle node[user] // in the shard's list while refs is 0
 }
 
 // job is a job's record, in the user's map of jobs and in one of its two lists.
 type job struct {
 	jobRecord
-	name       string
-	written    uint64 // the entry among the deadlines that the disk has
-	gone       bool   // removed, and to be removed on the disk
-	changed    bool   // among the user's changed
-	counted    int    // its bytes in the user's unwritten
-	prev, next *job   // in the list, by the latest change
-	list       *jobList
+	name    string
+	written uint64    // the entry among the deadlines that the disk has
+	gone    bool      // removed, and to be removed on the disk
+	changed bool      // among the user's changed
+	counted int       // its bytes in the user's unwritten
+	order   node[job] // in its list
 }
 
 func (j *job) size() int { return len(j.name) + j.dataSize() }
@@ -68,39 +71,44 @@ type reply struct {
 	by   *round // nil while it is not on its way
 }
 
-// jobList is a list of jobs by their latest change.
-type jobList struct{ oldest, latest *job }
+// list keeps what has a node in it in the order in which it was pushed.
+type list[T any] struct{ ends node[T] }
 
-func (l *jobList) push(j *job) {
-	j.list, j.prev, j.next = l, l.latest, nil
-	if l.latest != nil {
-		l.latest.next = j
-	} else {
-		l.oldest = j
-	}
-	l.latest = j
+// node is an item's place in a list. The list's own node is at both ends, and has no item.
+type node[T any] struct {
+	item       *T
+	prev, next *node[T]
 }
 
-// unlink takes a job out of its list.
-func (j *job) unlink() {
-	l := j.list
-	if l == nil {
-		return
-	}
-	if j.prev != nil {
-		j.prev.next = j.next
-	} else {
-		l.oldest = j.next
-	}
-	if j.next != nil {
-		j.next.prev = j.prev
-	} else {
-		l.latest = j.prev
-	}
-	j.list, j.prev, j.next = nil, nil, nil
+func (l *list[T]) init() { l.ends.prev, l.ends.next = &l.ends, &l.ends }
+
+func (l *list[T]) push(n *node[T], item *T) {
+	n.unlink()
+	n.item, n.prev, n.next = item, l.ends.prev, &l.ends
+	n.prev.next, n.next.prev = n, n
 }
 
-// add puts a job that was read into the map and its list; jobs come in the order of their latest change.
+func (n *node[T]) unlink() {
+	if n.next != nil {
+		n.prev.next, n.next.prev = n.next, n.prev
+		n.prev, n.next = nil, nil
+	}
+}
+
+// oldest and latest are nil when the list is empty.
+func (l *list[T]) oldest() *T { return l.ends.next.item }
+func (l *list[T]) latest() *T { return l.ends.prev.item }
+
+// list moves a job to the end of the list that it belongs to.
+func (u *user) list(j *job) {
+	if j.finished() {
+		u.finished.push(&j.order, j)
+	} else {
+		u.running.push(&j.order, j)
+	}
+}
+
+// add puts a new job into the map and its list; jobs come in the order of their latest change.
 func (u *user) add(j *job) {
 	if u.jobs == nil {
 		u.jobs = make(map[string]*job)
@@ -108,16 +116,6 @@ func (u *user) add(j *job) {
 	u.jobs[j.name] = j
 	u.jobsBytes += j.size()
 	u.list(j)
-}
-
-// list moves a job to the end of the list that it belongs to.
-func (u *user) list(j *job) {
-	j.unlink()
-	if j.finished() {
-		u.finished.push(j)
-	} else {
-		u.running.push(j)
-	}
 }
 
 // known reports whether the store has anything of the user.
@@ -145,10 +143,107 @@ func (u *user) acquire(ctx context.Context, in *instance) error {
 
 func (u *user) release() { <-u.lock }
 
-// memory estimates the bytes that the user takes.
+// memory estimates the bytes that the user takes; 0 when the store has nothing of it.
 func (u *user) memory() int {
+	if !u.known() {
+		return 0
+	}
 	const base, perJob, perEntry = 600, 280, 48
 	return base + 2*len(u.name) + len(u.jobs)*perJob + u.jobsBytes + (cap(u.heads)+cap(u.fresh))*perEntry + len(u.replies)*perJob
+}
+
+// put ends the use of a locked user.
+func (in *instance) put(u *user) {
+	in.users.put(u, u.memory())
+	u.release()
+}
+
+// drop ends the use of a user that is not locked.
+func (in *instance) drop(u *user) { in.users.put(u, -1) }
+
+// load reads a user's record and jobs, and from them and the latest message what has happened since the record was written.
+// Those who have nothing cost a look into filters.
+func (in *instance) load(u *user) error {
+	b, err := in.get(userKey(u.name, kindUser))
+	if b == nil {
+		return err
+	}
+	new(codec).decode(b, "a user", &u.userRecord)
+	var jobs []*job
+	prefix := userKey(u.name, kindJob)
+	err = in.scan(prefix, past(prefix), func(key, value []byte) bool {
+		j := &job{name: string(key[len(prefix):])}
+		new(codec).decode(slices.Clone(value), "a job", j)
+		j.written = j.indexed
+		jobs = append(jobs, j)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(jobs, func(a, b *job) int { return a.last.Compare(b.last) })
+	for _, j := range jobs {
+		u.add(j)
+		u.last = later(u.last, j.last)
+	}
+	it, err := in.db.NewIter(&pebble.IterOptions{
+		LowerBound: next(messageKey(u.name, u.logged)), UpperBound: past(userKey(u.name, kindMessage)),
+	})
+	if err != nil {
+		return err
+	}
+	var key, value []byte
+	if it.Last() { // a message that the record does not know
+		key = slices.Clone(it.Key())
+		value, err = it.ValueAndErr()
+		value = slices.Clone(value)
+	}
+	if err := errors.Join(err, it.Close()); err != nil || key == nil {
+		return err
+	}
+	var latest message
+	new(codec).decode(value, "a message", &latest)
+	u.logged, u.log = trailingID(key), latest.log
+	u.last = later(u.last, u.logged)
+	return nil
+}
+
+func later(a, b events.ID) events.ID {
+	if a.Compare(b) < 0 {
+		return b
+	}
+	return a
+}
+
+// get reads the value of a key; nil when there is none. The caller may keep it.
+func (in *instance) get(key []byte) ([]byte, error) {
+	b, closer, err := in.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(b), closer.Close()
+}
+
+// scan calls fn for the keys from lower to below upper, until it returns false. Both slices are the scan's.
+func (in *instance) scan(lower, upper []byte, fn func(key, value []byte) bool) (err error) {
+	it, err := in.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }() // with the error of a step
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if !fn(it.Key(), value) {
+			return nil
+		}
+	}
+	return nil
 }
 
 const (
@@ -166,17 +261,18 @@ type cache struct {
 }
 
 type shard struct {
-	mu             sync.Mutex
-	users          map[string]*user
-	bytes          int
-	oldest, latest *user // nobody refers to them; by their last use
-	_              [64]byte
+	mu    sync.Mutex
+	users map[string]*user
+	bytes int
+	idle  list[user] // nobody refers to them; by their last use
+	_     [64]byte
 }
 
 func (c *cache) init(limit int) {
 	c.seed, c.limit = maphash.MakeSeed(), limit/shardCount
 	for i := range c.shards {
 		c.shards[i].users = make(map[string]*user)
+		c.shards[i].idle.init()
 	}
 }
 
@@ -190,25 +286,18 @@ func (c *cache) get(name string) *user {
 	u := sh.users[name]
 	if u == nil {
 		u = &user{name: name, lock: make(chan struct{}, 1)}
+		u.finished.init()
+		u.running.init()
 		sh.users[name] = u
-	} else if u.refs == 0 {
-		sh.unlink(u)
 	}
+	u.idle.unlink()
 	u.refs++
 	return u
 }
 
-// hold refers to a user once more.
-func (c *cache) hold(u *user) {
-	sh := c.shard(u.name)
-	sh.mu.Lock()
-	u.refs++
-	sh.mu.Unlock()
-}
-
 // put gives a reference back, and makes room. The caller holds the user's lock, or size is -1: not known. The user that was
 // used last stays, however large it is.
-func (c *cache) put(u *user, size int, known bool) {
+func (c *cache) put(u *user, size int) {
 	sh := c.shard(u.name)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -220,43 +309,21 @@ func (c *cache) put(u *user, size int, known bool) {
 	if u.refs > 0 {
 		return
 	}
-	if (size >= 0 && !known || u.size == 0) && u.by.over() {
+	sh.idle.push(&u.idle, u)
+	if u.size == 0 && u.by.over() {
 		sh.remove(u)
-		return
 	}
-	sh.push(u)
-	for sh.bytes > c.limit && sh.oldest != u && sh.oldest.by.over() { // until then the disk shows what was before
-		out := sh.oldest
-		sh.unlink(out)
-		sh.remove(out)
+	for sh.bytes > c.limit { // until its round is over, the disk shows what was before
+		oldest := sh.idle.oldest()
+		if oldest == nil || oldest == u || !oldest.by.over() {
+			return
+		}
+		sh.remove(oldest)
 	}
 }
 
 func (sh *shard) remove(u *user) {
+	u.idle.unlink()
 	delete(sh.users, u.name)
 	sh.bytes -= u.size
-}
-
-func (sh *shard) push(u *user) {
-	u.prev, u.next = sh.latest, nil
-	if sh.latest != nil {
-		sh.latest.next = u
-	} else {
-		sh.oldest = u
-	}
-	sh.latest = u
-}
-
-func (sh *shard) unlink(u *user) {
-	if u.prev != nil {
-		u.prev.next = u.next
-	} else {
-		sh.oldest = u.next
-	}
-	if u.next != nil {
-		u.next.prev = u.prev
-	} else {
-		sh.latest = u.prev
-	}
-	u.prev, u.next = nil, nil
 }

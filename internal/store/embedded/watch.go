@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"jobwire/internal/delivery"
@@ -15,6 +16,29 @@ func (in *instance) expectDue(ms uint64) {
 		return
 	}
 	for old := in.due.Load(); old > ms && !in.due.CompareAndSwap(old, ms); old = in.due.Load() {
+	}
+}
+
+// raise sets n to at least to.
+func raise(n *atomic.Uint64, to uint64) {
+	for old := n.Load(); old < to && !n.CompareAndSwap(old, to); old = n.Load() {
+	}
+}
+
+// watch sets or clears the deadline of a job. The entry among the deadlines stays where it is until its time comes, and only
+// then moves on: progress that comes often does not rewrite it each time.
+func (d *decision) watch(j *job, staleAfter time.Duration) {
+	if staleAfter <= 0 {
+		j.deadline = 0
+		return
+	}
+	if j.deadline == 0 {
+		d.durable = true // a crash of ours must not leave the job unwatched
+	}
+	j.deadline = d.now + uint64(max(staleAfter.Milliseconds(), 1))
+	if j.indexed == 0 || j.indexed > j.deadline {
+		d.durable = true
+		j.indexed = j.deadline
 	}
 }
 
@@ -33,131 +57,88 @@ func (s *Store) Stall(ctx context.Context, limit int) (stalled int, err error) {
 		u  *user
 		by *round
 	}
-	var claims []claim
 	var failed error
-	for stalled < limit {
-		found, err := in.overdue(now, limit)
+	for more := true; more && failed == nil; {
+		// Before the index is read: rounds that end from here on lower it again, earlier ones are seen.
+		in.due.Store(math.MaxUint64)
+		want := limit - stalled
+		found, next, err := in.timed(spaceDue, now+1, want)
 		if err != nil {
 			return 0, err
 		}
+		in.expectDue(next)
 		var moved *round
+		var claims []claim
 		for _, e := range found {
-			if stalled == limit {
-				in.expectDue(e.ms) // the next call goes on there
-				break
-			}
 			var u *user
-			if u, failed = in.lock(ctx, e.user); failed != nil {
+			if u, failed = in.lock(ctx, e.user); failed != nil { // what was claimed so far is still told
 				in.expectDue(e.ms)
-				break // what was claimed so far is still told
+				break
 			}
 			did, by, err := in.stall(u, e.job, e.ms)
-			if err != nil { // the instance has ended
-				in.lost.Store(u.name, nil)
-				in.put(u)
-				failed = err
-				break
-			}
 			if by != nil {
 				moved = by
 			}
-			if !did {
+			if did {
+				stalled++
+				u.release()
+				claims = append(claims, claim{u, by})
+			} else {
 				in.put(u)
-				continue
 			}
-			stalled++
-			u.release()
-			claims = append(claims, claim{u, by})
+			if failed = err; err != nil { // the instance has ended
+				break
+			}
 		}
 		// What was claimed or moved must be gone from the index before it is read again.
-		if err := in.wait(nil, moved); err != nil {
-			for _, c := range claims {
-				in.lose(c.u)
-			}
-			return 0, err
-		}
-		for len(claims) > 0 {
-			c := claims[0]
-			claims = claims[1:]
+		ended := in.wait(context.Background(), moved)
+		for _, c := range claims {
 			if err := c.u.acquire(context.Background(), in); err != nil {
-				in.lose(c.u)
-				continue
+				in.drop(c.u)
+				ended = err
+			} else if err := in.finish(context.Background(), c.u, c.by); err != nil {
+				ended = err
 			}
-			in.deliver(c.u)
-			if in.isDead() {
+			if ended != nil {
 				in.lost.Store(c.u.name, nil)
 			}
 		}
-		if in.isDead() {
-			return 0, in.unavailable()
+		if ended != nil {
+			return 0, ended
 		}
-		if failed != nil {
-			return stalled, failed
-		}
-		if len(found) < limit || moved == nil {
-			break
-		}
+		more = stalled < limit && len(found) == want && moved != nil
 	}
-	return stalled, nil
-}
-
-type overdueJob struct {
-	ms        uint64
-	user, job string
-}
-
-// overdue reads from the index at most limit jobs whose entry has passed, and notes when the next one will.
-func (in *instance) overdue(now uint64, limit int) (found []overdueJob, err error) {
-	// Before the scan: rounds that end from here on lower it again, earlier ones are seen.
-	in.due.Store(math.MaxUint64)
-	err = in.read(func() error {
-		return in.scan([]byte{spaceDue}, []byte{spaceDue + 1}, func(key, _ []byte) bool {
-			ms, user, job := parseDue(key)
-			if ms > now || len(found) == limit {
-				in.expectDue(ms)
-				return false
-			}
-			found = append(found, overdueJob{ms, user, job})
-			return true
-		})
-	})
-	return found, err
+	return stalled, failed
 }
 
 // stall lets a job stall, if its deadline has really passed. The caller holds the user's lock.
 func (in *instance) stall(u *user, name string, indexed uint64) (did bool, by *round, err error) {
 	d := in.decide(u)
+	d.dropped = new(delivery.Dropped)
 	j := u.jobs[name]
 	switch {
 	case j == nil || j.indexed != indexed: // of a job that is gone or has moved on
 		if j == nil || j.written != indexed {
-			err = d.write().Delete(dueKey(indexed, u.name, name), nil)
+			d.write().remove(dueKey(indexed, u.name, name))
 		}
 	case j.deadline == 0 || j.deadline > d.now: // a later event has moved or cleared it
 		j.indexed = j.deadline
-		d.change(j)
+		d.rewrite(j)
 		d.durable = true
 	default:
 		did = true
-		from := u.last
+		prev := u.last
 		place := d.take()
 		data := delivery.StalledData(name, time.UnixMilli(int64(j.updated)))
-		if err = d.append(place, message{at: d.now, name: events.JobStalled, data: data}, new(delivery.Dropped)); err != nil {
+		if err := d.append(place, events.JobStalled, data); err != nil {
 			return false, nil, err
 		}
 		j.state, j.stalled, j.silent = jobStalled, place, j.updated
-		j.last, j.updated = place, d.now
 		j.deadline, j.indexed = 0, 0
-		u.list(j)
-		d.change(j)
-		d.tell(delivery.Delivery{
-			UserID: u.name, Place: place, Prev: from, Name: events.JobStalled, Data: data, Kind: events.Message, JobID: name,
-		})
+		d.change(j, place)
+		d.out = append(d.out, outgoing{Delivery: delivery.Delivery{
+			UserID: u.name, Place: place, Prev: prev, Name: events.JobStalled, Data: data, Kind: events.Message, JobID: name,
+		}})
 	}
-	if err != nil {
-		in.fail(err)
-		return false, nil, err
-	}
-	by, err = d.commit()
-	return did, by, err
+	return did, d.commit(), nil
 }
