@@ -185,7 +185,7 @@ func (s *Server) drain(ctx context.Context) error {
 	if s.debug != nil {
 		_ = s.debug.Close()
 	}
-	return errors.Join(stage("flush", flushed), stage("close the store", s.store.Close()))
+	return errors.Join(stage("flush", flushed), stage("close the store", s.store.Close(ctx)))
 }
 
 // within lets others end in half of the time that is left until ctx's deadline.

@@ -63,7 +63,7 @@ func (s *Service) gather(now time.Time) []announcement {
 	due := make([]announcement, len(s.changed))
 	var beyond []*scope
 	for i, sc := range s.changed {
-		sc.version++
+		sc.told = sc.changes
 		due[i].room = sc.room
 		members := sc.changed
 		if s.withheld {

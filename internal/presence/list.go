@@ -44,35 +44,35 @@ func (s *Service) OnlineUsers(_ context.Context, viewer, tenant string) (json.Ra
 	return data, nil
 }
 
-// onlineUsers returns also how often changes of it were announced before.
-func (s *Service) onlineUsers(viewer, tenant string) (data []byte, version uint64) {
+// onlineUsers returns also how many changes it knows of.
+func (s *Service) onlineUsers(viewer, tenant string) (data []byte, changes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sc := s.scopeOf(tenant)
-	return sc.onlineUsers(viewer), sc.version
+	return sc.onlineUsers(viewer), sc.changes
 }
 
 // Welcome sends online_users to a socket that has arrived and is in its room. send must bring packets to that socket alone,
 // in order, and must not block.
 //
 // An announcement may have reached the socket just before a list that does not know of it yet, and the client would forget
-// what it said. So after an announcement the list is sent again; what has changed since a list was made, and was not
-// announced before it was sent, will be.
+// what it said. So after an announcement of such a change the list is sent again; what has changed since a list was made, and
+// was not announced before it was sent, will be.
 func (s *Service) Welcome(_ context.Context, viewer, tenant string, send func(packet []byte)) error {
 	for {
-		data, version := s.onlineUsers(viewer, tenant)
+		data, changes := s.onlineUsers(viewer, tenant)
 		send(events.Encode(events.OnlineUsers, data, events.ID{}))
-		if s.version(tenant) == version {
+		if s.told(tenant) <= changes {
 			return nil
 		}
 	}
 }
 
-// version counts the announcements to a tenant's room.
-func (s *Service) version(tenant string) uint64 {
+// told is how many changes of what a tenant's users see may have been announced.
+func (s *Service) told(tenant string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.scopeOf(tenant).version
+	return s.scopeOf(tenant).told
 }
 
 // timeFormat is RFC 3339 in UTC with milliseconds, as JavaScript writes it.

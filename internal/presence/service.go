@@ -104,7 +104,8 @@ type scope struct {
 	members map[string]*member // visible ones, and those not yet announced as gone
 	online  []*member          // the visible ones, in no order
 	changed []*member          // those to announce, in the order in which they changed
-	version uint64             // counts announcements
+	changes uint64             // counts them
+	told    uint64             // up to which of them they may have been announced
 	listed  listed             // the text of online
 }
 
@@ -251,6 +252,7 @@ func (s *Service) hide(m *member) {
 // change has the new state of a member announced. s.mu must be held.
 func (s *Service) change(m *member) {
 	sc := m.scope
+	sc.changes++
 	if sc.room != "" && !s.closed && !m.changed {
 		if len(s.changed) == 0 {
 			s.wakeUp()

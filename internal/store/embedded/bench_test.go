@@ -44,7 +44,7 @@ func BenchmarkPublish(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					defer s.Close()
+					defer closeWithin(s, 5*time.Second)
 					names := make([]string, users)
 					for i := range names {
 						names[i] = fmt.Sprint("user", i)

@@ -232,7 +232,7 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 			for _, bad := range feed.bad {
 				t.Error(bad)
 			}
-			returns(t, "close", func() { _ = s.Close() })
+			returns(t, "close", func() { _ = closeWithin(s, 5*time.Second) })
 			if n := strings.Count(logged.String(), "level=ERROR"); n == 0 || n > int(s.Stats().Failures) || !strings.Contains(logged.String(), "remedy=") {
 				t.Errorf("%d failures are logged as\n%s", s.Stats().Failures, logged.String())
 			}
@@ -310,14 +310,14 @@ func TestHangingDiskHoldsUpNobodyForEver(t *testing.T) {
 
 func TestCloseGivesUpOverAHangingDisk(t *testing.T) {
 	var f faults
-	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), stuckAfter: time.Hour, closeWait: 50 * time.Millisecond})
+	s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem()), stuckAfter: time.Hour})
 	mustPost(t, s, "ann", note())
 	release := f.block(t, writes)
 	answered := make(chan error, 1)
 	go func() { _, err := post(s, "ann", note()); answered <- err }()
 	eventually(t, "a write hangs", f.holding)
 	returns(t, "close", func() {
-		if err := s.Close(); err == nil {
+		if err := closeWithin(s, 50*time.Millisecond); err == nil {
 			t.Error("closed without an error over a disk that hangs")
 		}
 	})
@@ -681,7 +681,7 @@ func TestDirectoryThatCannotBeOpenedIsAnError(t *testing.T) {
 				if s, err := Open("data", wide, Options{fs: disk, Logger: quiet}); !errors.Is(err, errDisk) {
 					t.Errorf("error %v", err)
 					if err == nil {
-						_ = s.Close()
+						_ = closeWithin(s, 5*time.Second)
 					}
 				}
 			})
@@ -774,7 +774,7 @@ func TestDiskThatHangsOnReadsIsNoticed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { returns(t, "close", func() { _ = s.Close() }) }()
+			defer func() { returns(t, "close", func() { _ = closeWithin(s, 5*time.Second) }) }()
 			var users []string
 			want := make(map[string]events.ID)
 			for i := range 50 {

@@ -112,7 +112,7 @@ func use(t *testing.T, dir string, want map[string][]events.ID) (err error) {
 		return err
 	}
 	returns(t, "using what is damaged", func() {
-		defer s.Close()
+		defer closeWithin(s, 5*time.Second)
 		for i := range 20 {
 			user := fmt.Sprint("user", i)
 			ids, e := seen(s, user)
@@ -312,7 +312,7 @@ func TestFilesAreTakenAwayWhileRunning(t *testing.T) {
 				if err := s.Ready(); err == nil {
 					t.Error("the store goes on without its data")
 				}
-				returns(t, "close", func() { _ = s.Close() })
+				returns(t, "close", func() { _ = closeWithin(s, 5*time.Second) })
 				return
 			}
 			if err := c.undo(dir); err != nil {
@@ -365,7 +365,7 @@ func TestDamageWhileRunningIsFound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close()
+			defer closeWithin(s, 5*time.Second)
 			big := note()
 			big.Data = []byte(`"` + strings.Repeat("x", 10_000) + `"`)
 			want := make(map[string][]events.ID)

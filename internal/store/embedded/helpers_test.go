@@ -36,7 +36,7 @@ func mustOpen(t testing.TB, dir string, opts Options) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() { _ = closeWithin(s, 5*time.Second) })
 	return s
 }
 
@@ -226,3 +226,10 @@ func (h *hearer) Run(string)                 {}
 func (h *hearer) Confirmed(delivery.Cursor)  {}
 func (h *hearer) Disconnect(_, _ string) int { return 0 }
 func (h *hearer) Sockets(string) int         { return 1 }
+
+// closeWithin closes the store, whose disk may hang.
+func closeWithin(s *Store, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return s.Close(ctx)
+}

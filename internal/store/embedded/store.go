@@ -49,7 +49,6 @@ type Options struct {
 	fs         vfs.FS        // stands in for the disk
 	checkEvery time.Duration // of the health check; 1 s
 	stuckAfter time.Duration // of a write or a read; 10 s
-	closeWait  time.Duration // how long Close waits for calls and for the disk; 5 s
 	cacheBytes int
 }
 
@@ -99,7 +98,6 @@ func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *St
 	opts.Logger = cmp.Or(opts.Logger, slog.Default())
 	opts.checkEvery = cmp.Or(opts.checkEvery, time.Second)
 	opts.stuckAfter = cmp.Or(opts.stuckAfter, 10*time.Second)
-	opts.closeWait = cmp.Or(opts.closeWait, 5*time.Second)
 	opts.cacheBytes = cmp.Or(opts.cacheBytes, cacheBytes)
 	s = &Store{
 		limits: limits.WithDefaults(), opts: opts, fs: opts.fs, dir: dir, durable: durable,
@@ -117,7 +115,7 @@ func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *St
 		if errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w; %s", err, remedy)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), s.opts.closeWait)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), s.unlock(ctx))
 	}
@@ -126,12 +124,11 @@ func open(dir string, limits delivery.Limits, opts Options, durable bool) (s *St
 	return s, nil
 }
 
-// Close writes what is not on the disk yet and closes the directory. When the disk hangs it gives up after 5 s.
-func (s *Store) Close() (err error) {
+// Close writes what is not on the disk yet and closes the directory. When ctx ends before, the disk hangs perhaps: Close gives up
+// and leaves behind what still waits for it.
+func (s *Store) Close(ctx context.Context) (err error) {
 	s.closed.Do(func() {
 		close(s.closing)
-		ctx, cancel := context.WithTimeout(context.Background(), s.opts.closeWait)
-		defer cancel()
 		_ = within(ctx, func() error { <-s.ended; return nil }) // no other instance begins
 		in := s.current.Load()
 		if !in.isDead() {

@@ -65,7 +65,7 @@ func TestDiskPassesTheSuite(t *testing.T) {
 
 func closeStore(t testing.TB, s *Store) {
 	t.Helper()
-	if err := s.Close(); err != nil {
+	if err := closeWithin(s, 5*time.Second); err != nil {
 		t.Error(err)
 	}
 }
