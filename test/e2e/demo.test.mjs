@@ -176,9 +176,10 @@ describe("the demo page", () => {
   });
 
   test("goes offline, has the job finished, comes back to its result", async () => {
-    const page = await connected("ian");
+    const page = await connected("ian", { pace: 1000 }); // offline for two seconds: long enough to be seen on a busy machine
+    const left = page.getByRole("status").filter({ hasText: "Offline, on purpose" }).waitFor();
     await page.getByRole("button", { name: "Go offline, finish the job, come back" }).click();
-    await page.getByRole("status").filter({ hasText: "Offline, on purpose" }).waitFor();
+    await left;
     await page.locator("#away-note").filter({ hasText: "Finished while you were away; the result (stored)" }).waitFor();
     await page.locator('#jobs [data-state="completed"]').waitFor();
     await settled(page);
