@@ -50,12 +50,14 @@ func DecodeObject(text []byte, fields map[string]any) error {
 		name := string(plain(key))
 		field, known := fields[name]
 		switch {
+		case s.fault != nil: // what else is wrong is not told
 		case !known:
 			s.note(unknownField(name, slices.Sorted(maps.Keys(fields))...))
 		case seen[name]:
 			s.note(duplicateField(name))
+		default:
+			seen[name] = true
 		}
-		seen[name] = true
 		value := s.value()
 		if s.fatal != nil || s.fault != nil {
 			continue
@@ -101,6 +103,7 @@ type scanner struct {
 	fault *Error // the first since it was last cleared
 }
 
+// note keeps a fault. Who makes one for each of many members or bytes looks at s.fault first: it is costly to make.
 func (s *scanner) note(err *Error) {
 	if s.fault == nil {
 		s.fault = err
@@ -240,7 +243,9 @@ func (s *scanner) member() (key []byte, ok bool) {
 
 // tooDeep walks over a container by counting brackets only. What is inside is refused anyway; it only matters where it ends.
 func (s *scanner) tooDeep() {
-	s.note(refuse(CodeTooDeep, "", "nested deeper than %d levels", MaxDepth))
+	if s.fault == nil {
+		s.note(refuse(CodeTooDeep, "", "nested deeper than %d levels", MaxDepth))
+	}
 	open := 0
 	for s.pos < len(s.src) && s.fatal == nil {
 		switch s.src[s.pos] {
@@ -283,7 +288,7 @@ func (s *scanner) str() {
 			i++
 		default:
 			r, n := utf8.DecodeRune(s.src[i:])
-			if r == utf8.RuneError && n == 1 {
+			if r == utf8.RuneError && n == 1 && s.fault == nil {
 				s.note(refuse(CodeInvalidUTF8, "", "bytes that are not valid UTF-8"))
 			}
 			i += n

@@ -210,3 +210,26 @@ func TestUnknownFieldsSayWhatWouldBeRight(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Only the first fault is told. To make one for each of a million members took seconds of a processor.
+func TestWhatIsWrongInManyPlacesIsJudgedOnce(t *testing.T) {
+	const many = 5000
+	unknown, twice := strings.Repeat(`"user_name":0,`, many), strings.Repeat(`"data":0,`, many)
+	deep := strings.Repeat("[", MaxDepth) + strings.Repeat("[],", many) + "0" + strings.Repeat("]", MaxDepth)
+	for name, read := range map[string]func() error{
+		"unknown members": func() error { _, _, err := Parse([]byte(`{` + unknown + `"data":0}`)); return err },
+		"repeated ones":   func() error { _, _, err := Parse([]byte(`{` + twice + `"data":0}`)); return err },
+		"those of a batch": func() error {
+			_, err := ParseBatch([]byte(`{`+unknown+`"events":[]}`), 1, 1)
+			return err
+		},
+		"those of another object":  func() error { return DecodeObject([]byte(`{`+unknown+`"a":0}`), map[string]any{"a": new(int)}) },
+		"bytes that are not UTF-8": func() error { return CheckJSON([]byte(`"` + strings.Repeat("\xff", many) + `"`)) },
+		"deep arrays":              func() error { return CheckJSON([]byte(deep)) },
+	} {
+		var err error
+		if n := testing.AllocsPerRun(1, func() { err = read() }); n > many+200 || err == nil {
+			t.Errorf("%s: %v allocations to say %v", name, n, err)
+		}
+	}
+}

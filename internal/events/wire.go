@@ -33,10 +33,13 @@ func (s *scanner) event() (Event, []Warning, error) {
 	for quoted, ok := s.member(); ok; quoted, ok = s.member() {
 		key, hadFault := plain(quoted), s.fault != nil
 		value := m.place(key)
-		if value == nil {
-			s.note(unknownField(string(key), eventFields...))
+		switch {
+		case value == nil:
+			if !hadFault {
+				s.note(unknownField(string(key), eventFields...))
+			}
 			value = new([]byte)
-		} else if *value != nil {
+		case *value != nil && !hadFault:
 			s.note(duplicateField(string(key)))
 		}
 		if value == &m.data {
@@ -332,6 +335,7 @@ func ParseBatch(body []byte, maxItems, maxItemBytes int) ([]Item, error) {
 		}
 		s.value()
 		switch {
+		case s.fault != nil: // what else is wrong is not told
 		case name != "events":
 			s.note(unknownField(name, "events"))
 		case items != nil:
