@@ -106,7 +106,7 @@ func (s *Sessions) Confirmed(userID string, id events.ID) { s.replayer.Confirmed
 
 // giveUp closes a socket that cannot go live.
 func (s *Sessions) giveUp(session *realtime.Session, what string, err error) {
-	if !errors.Is(err, delivery.ErrSinkClosed) {
+	if !errors.Is(err, delivery.ErrSinkClosed) && !errors.Is(err, context.Canceled) { // else the client has gone meanwhile
 		s.log.Warn(what, "socket", session.ID(), "error", err)
 	}
 	session.Close(reasonReplayFailed)

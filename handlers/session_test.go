@@ -78,3 +78,48 @@ func TestASocketThatCannotGoLiveIsLogged(t *testing.T) {
 		})
 	}
 }
+
+// late is a store that has not answered when the client goes.
+type late struct {
+	leaves
+	asked chan struct{}
+}
+
+func (l late) Open(ctx context.Context, _ delivery.Sink) (*delivery.Replay, error) {
+	close(l.asked)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Nothing has failed when a client goes before it has its replay: anyone with a token could fill the log.
+func TestAClientThatGoesDuringItsReplayIsNotLogged(t *testing.T) {
+	var log bytes.Buffer // of the session's goroutine, until Shutdown has returned
+	authenticate := func(realtime.Handshake) (auth.Identity, error) {
+		return auth.Identity{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}, nil
+	}
+	store := late{asked: make(chan struct{})}
+	hub := realtime.New(realtime.Config{Logger: silent()},
+		NewSessions(authenticate, unwell{}, store, slog.New(slog.NewTextHandler(&log, nil))))
+	server := httptest.NewServer(hub)
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ws.Write(ctx, websocket.MessageText, []byte("40{}")); err != nil {
+		t.Fatal(err)
+	}
+	<-store.asked
+	_ = ws.CloseNow()
+	for hub.Stats().Sessions > 0 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if err := hub.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged %s", &log)
+	}
+}
