@@ -80,9 +80,12 @@ func (in *ingress) Closed(reason string) engine.Task {
 // spend takes one token for a message from the bucket, which holds EventBurst and gets EventRate a second. All it has to
 // remember is the moment at which the bucket is full again.
 func (s *Session) spend(now time.Time) bool {
-	t := now.UnixNano()
+	t, burst := now.UnixNano(), s.hub.tokenCost*int64(s.hub.config.EventBurst)
+	if s.spent-t > burst { // the clock was set back: no bucket is emptier than empty
+		s.spent = t
+	}
 	full := max(s.spent, t) + s.hub.tokenCost
-	if full-t > s.hub.tokenCost*int64(s.hub.config.EventBurst) {
+	if full-t > burst {
 		return false
 	}
 	s.spent = full

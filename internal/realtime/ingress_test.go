@@ -379,3 +379,14 @@ func TestTokenBucketRefills(t *testing.T) {
 	spend(true)
 	spend(false)
 }
+
+// A clock that is set back makes nobody a flood: every client that had sent something lately would be closed.
+func TestTheRateTakesAClockThatIsSetBack(t *testing.T) {
+	s, now := &Session{hub: &Hub{config: Config{EventBurst: 3}, tokenCost: int64(time.Second)}}, time.Now()
+	if !s.spend(now) || !s.spend(now.Add(-time.Hour)) || !s.spend(now.Add(-time.Hour)) {
+		t.Error("refused")
+	}
+	if !s.spend(now.Add(-time.Hour)) || s.spend(now.Add(-time.Hour)) {
+		t.Error("the burst is another one")
+	}
+}
