@@ -2,12 +2,14 @@ package realtime
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"jobwire/internal/engine"
 	"jobwire/internal/events"
@@ -87,10 +89,30 @@ func (a Args) decode(payload any) error {
 	}
 	dec := json.NewDecoder(bytes.NewReader(a.Values[0]))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(payload); err != nil {
+	err := dec.Decode(payload)
+	if err == nil {
+		err = checkMembers(a.Values[0], reflect.TypeOf(payload))
+	}
+	if err != nil {
 		return invalidPayload("The argument does not fit: " + describe(err))
 	}
 	return nil
+}
+
+// checkMembers refuses what encoding/json takes all the same: a member whose name is in another case, or that is there twice.
+func checkMembers(text json.RawMessage, of reflect.Type) error {
+	for of.Kind() == reflect.Pointer {
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct || text[0] != '{' {
+		return nil
+	}
+	members := make(map[string]any, of.NumField())
+	for i := range of.NumField() {
+		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		members[cmp.Or(name, of.Field(i).Name)] = new(json.RawMessage)
+	}
+	return events.DecodeObject(text, members)
 }
 
 func invalidPayload(detail string) error {

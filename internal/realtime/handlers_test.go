@@ -41,6 +41,9 @@ func TestAcksOfHandlers(t *testing.T) {
 	for event, want := range map[string]string{
 		`["take",{"token":"t","n":3}]`: `[{"n":3,"token":"t","user":"alice"}]`,
 		`["take",{"token":"t","x":1}]`: `[{"error":{"code":"invalid_payload","message":"The argument does not fit: an unknown or invalid member."}}]`,
+		`["take",{"TOKEN":"t","n":3}]`: `[{"error":{"code":"invalid_payload","message":"The argument does not fit: an unknown or invalid member."}}]`,
+		`["take",{"n":1,"n":2}]`:       `[{"error":{"code":"invalid_payload","message":"The argument does not fit: an unknown or invalid member."}}]`,
+		`["maybe",{"N":2}]`:            `[{"error":{"code":"invalid_payload","message":"The argument does not fit: an unknown or invalid member."}}]`,
 		`["take",{"token":5}]`:         `[{"error":{"code":"invalid_payload","message":"The argument does not fit: \"token\" must not be a JSON number."}}]`,
 		`["take","x"]`:                 `[{"error":{"code":"invalid_payload","message":"The argument does not fit: it must not be a JSON string."}}]`,
 		`["take"]`:                     `[{"error":{"code":"invalid_payload","message":"Exactly one argument is expected."}}]`,

@@ -239,7 +239,9 @@ func TestEventsOfOneSocketAreHandledInOrder(t *testing.T) {
 	const n = 2000
 	var got []int
 	s := newStand(t, Config{}, func(_ *recorder, h *Hub) {
-		type payload struct{ N int }
+		type payload struct {
+			N int `json:"n"`
+		}
 		Handle(h, "n", func(_ context.Context, _ *Session, p payload) (any, error) {
 			got = append(got, p.N) // unsynchronized: one at a time is what -race checks
 			return p.N, nil
