@@ -32,7 +32,8 @@ func TestAccessLog(t *testing.T) {
 		"success is quiet":          {"/v1/presence/alice", "", nil},
 		"a stranger is quiet":       {"/denied", "", nil},
 		"no route is quiet":         {"/alice/secret", "", nil},
-		"a worker's fault":          {"/bad", "INFO", map[string]any{"route": "/bad", "status": 400.0}},
+		"a worker's fault":          {"/bad?key", "INFO", map[string]any{"route": "/bad", "status": 400.0, "key": "worker-a"}},
+		"a stranger's is quiet":     {"/bad", "", nil},
 		"not available":             {"/away", "WARN", map[string]any{"status": 503.0, "error": "disk full"}},
 		"trouble within a success":  {"/partly", "WARN", map[string]any{"status": 200.0, "error": "one of many"}},
 		"a panic":                   {"/broken", "ERROR", map[string]any{"status": 500.0, "route": "/broken"}},
@@ -42,7 +43,11 @@ func TestAccessLog(t *testing.T) {
 			log, lines := logTo(t, slog.LevelInfo)
 			func() {
 				defer func() { _ = recover() }() // net/http does so for /aborted
-				do(serve(log), request("GET", tc.path, "X-Request-Id: r1"))
+				headers := []string{"X-Request-Id: r1"}
+				if strings.HasSuffix(tc.path, "?key") {
+					headers = append(headers, "X-Api-Key: the-key-itself")
+				}
+				do(serve(log), request("GET", tc.path, headers...))
 			}()
 			var got map[string]any
 			for _, line := range lines() {

@@ -74,9 +74,10 @@ func newRequestID() string {
 // AccessLog writes one line a request: method, route template, status, bytes, duration, request id, the name of the worker's
 // key, and the errors that handlers attached with c.Error. Never a path, a query, an address or a body, since those name users.
 //
-// The level follows the status. 500 and up are errors, but 503 is a warning. What a worker did wrong (400, 413, …) is
-// information. All else, that is successes and what anyone can cause at will (401, 403, 404, 405, 429), has the level
-// ordinary: at slog.LevelDebug, with a logger at slog.LevelInfo, the hot path builds no line at all.
+// The level follows the status. 500 and up are errors, but 503 is a warning. What a worker with a key did wrong (400, 413, …) is
+// information. All else, that is successes and what anyone can cause at will (401, 403, 404, 405, 429, and whatever is wrong with
+// a request without a key), has the level ordinary: at slog.LevelDebug, with a logger at slog.LevelInfo, the hot path builds no
+// line at all.
 func AccessLog(log *slog.Logger, ordinary slog.Level, keys KeyLookup) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
@@ -85,6 +86,11 @@ func AccessLog(log *slog.Logger, ordinary slog.Level, keys KeyLookup) gin.Handle
 		defer func() {
 			status := statusOf(c)
 			level := accessLevel(status, ordinary)
+			if status >= 400 && status < 500 && level != ordinary {
+				if _, worker := keys.Lookup(apiKey(c.Request)); !worker {
+					level = ordinary // a stranger, at /socket.io/ say
+				}
+			}
 			if len(c.Errors) > 0 {
 				level = max(level, slog.LevelWarn) // an item of a batch may fail within a 200
 			}
