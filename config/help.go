@@ -10,7 +10,7 @@ import (
 	"jobwire/internal/events"
 )
 
-var does = map[string]string{
+var does = map[string]string{ //nolint:gosec // a command, not a token
 	Serve:       "run the server; the default",
 	Token:       "print a user token that a server with the same settings accepts",
 	Emit:        "send one event to a running server, as a worker does",

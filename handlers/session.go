@@ -63,15 +63,15 @@ func (s *Sessions) Connected(ctx context.Context, session *realtime.Session) {
 	id := session.Identity()
 	replay, err := s.replayer.Open(ctx, sink{session})
 	if err != nil {
-		s.giveUp(session, "replay failed", err)
+		s.giveUp(session, "replay", err)
 		return
 	}
 	emit(session, events.Authenticated, greeting{newIdentity(id), replay.Recovered})
 
 	if err := s.welcome(ctx, session); err != nil {
-		s.giveUp(session, "presence failed", err)
+		s.giveUp(session, "presence", err)
 	} else if err := replay.Run(ctx); err != nil {
-		s.giveUp(session, "replay failed", err)
+		s.giveUp(session, "replay", err)
 	}
 }
 
@@ -107,7 +107,7 @@ func (s *Sessions) Confirmed(userID string, id events.ID) { s.replayer.Confirmed
 // giveUp closes a socket that cannot go live.
 func (s *Sessions) giveUp(session *realtime.Session, what string, err error) {
 	if !errors.Is(err, delivery.ErrSinkClosed) && !errors.Is(err, context.Canceled) { // else the client has gone meanwhile
-		s.log.Warn(what, "socket", session.ID(), "error", err)
+		s.log.Warn("a socket cannot go live", "failed", what, "socket", session.ID(), "error", err)
 	}
 	session.Close(reasonReplayFailed)
 }

@@ -42,8 +42,8 @@ func TestASocketThatCannotGoLiveIsLogged(t *testing.T) {
 		arrive, open error
 		want         string
 	}{
-		{"the store", nil, no, "replay failed"},
-		{"presence", no, nil, "presence failed"},
+		{"the store", nil, no, "failed=replay"},
+		{"presence", no, nil, "failed=presence"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log bytes.Buffer // of the session's goroutine, until Shutdown has returned

@@ -15,12 +15,12 @@ const (
 	sweepPause   = 10 * time.Millisecond
 )
 
-// repeat makes a call at a fixed pace. Of failures in a row it logs the first.
-func (s *Service) repeat(ctx context.Context, pace time.Duration, warning string, call func(context.Context) error) {
+// repeat makes a call at a fixed pace; what says what for. Of failures in a row it logs the first.
+func (s *Service) repeat(ctx context.Context, pace time.Duration, what string, call func(context.Context) error) {
 	for failing := false; pause(ctx, pace); {
 		err := call(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			s.cfg.Logger.Warn(warning, "error", err)
+			s.cfg.Logger.Warn("the store failed in the background, will try again", "what", what, "error", err)
 		}
 		failing = err != nil
 	}
@@ -28,7 +28,7 @@ func (s *Service) repeat(ctx context.Context, pace time.Duration, warning string
 
 // runReceipts hands raised cursors to the store. Close does that for the last ones.
 func (s *Service) runReceipts(ctx context.Context) {
-	s.repeat(ctx, s.cfg.WriteBehind, "receipts could not be stored, will try again", func(ctx context.Context) error {
+	s.repeat(ctx, s.cfg.WriteBehind, "to store receipts", func(ctx context.Context) error {
 		return s.inBackground(ctx, s.flushReceipts)
 	})
 }
@@ -36,7 +36,7 @@ func (s *Service) runReceipts(ctx context.Context) {
 // runWatchdog asks the store to stall the jobs whose deadline has passed, those first whose deadline passed while no process
 // watched.
 func (s *Service) runWatchdog(ctx context.Context) {
-	s.repeat(ctx, s.cfg.StallEvery, "stalled jobs could not be looked for, will try again", func(ctx context.Context) (err error) {
+	s.repeat(ctx, s.cfg.StallEvery, "to look for stalled jobs", func(ctx context.Context) (err error) {
 		for stalled := stallBatch; stalled == stallBatch && err == nil; {
 			err = s.inBackground(ctx, func(ctx context.Context) (err error) {
 				stalled, err = s.store.Stall(ctx, stallBatch)
@@ -62,7 +62,7 @@ func (s *Service) runSweeper(ctx context.Context) {
 				return err
 			})
 			if err != nil && ctx.Err() == nil {
-				s.cfg.Logger.Warn("old events could not be swept, will try again", "error", err)
+				s.cfg.Logger.Warn("the store failed in the background, will try again", "what", "to sweep old events", "error", err)
 			}
 		}
 		s.losses.log(s.cfg.Logger)

@@ -119,12 +119,6 @@ func (h *hub) Sockets(user string) int {
 	return len(h.rooms[user])
 }
 
-func (h *hub) of(user string) []frame {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Clone(h.emitted[user])
-}
-
 // sink is a socket with a queue that its client reads.
 type sink struct {
 	hub          *hub

@@ -157,10 +157,10 @@ func (m *model) atStore(ctx context.Context, op, _ string) error {
 	late := time.Duration(m.chance.IntN(3)*m.chance.IntN(1000)) * time.Microsecond
 	err := m.trouble
 	m.mu.Unlock()
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return wait(ctx, late)
-	case errHang:
+	case errors.Is(err, errHang):
 		<-ctx.Done()
 		return ctx.Err()
 	}

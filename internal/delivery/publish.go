@@ -56,7 +56,7 @@ func (s *Service) publish(ctx context.Context, userID string, entries []Entry, a
 	if err != nil {
 		return s.failed(ctx, err)
 	}
-	for i := range decisions {
+	for i := range answers { // as many as decisions
 		d := &decisions[i]
 		s.stats.Decided[d.Verdict].Add(1)
 		s.dropped(userID, d.Dropped)

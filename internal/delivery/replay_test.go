@@ -496,7 +496,7 @@ func TestReplayEndsWithoutItsSocket(t *testing.T) {
 		for range 50 {
 			w.publish(note(`"` + strings.Repeat("x", 500) + `"`))
 		}
-		run := func(ctx context.Context, k *sink) (error, time.Duration) {
+		run := func(ctx context.Context, k *sink) (error, time.Duration) { //nolint:staticcheck // what it is about comes first
 			start := time.Now()
 			r, err := w.Open(ctx, k)
 			if err == nil {
@@ -556,7 +556,7 @@ func TestAReplayThatWaitsForTheStoreDoesNotHoldUpOthers(t *testing.T) {
 		}
 		d.open("read")
 		opens.Wait()
-		for _, k := range append(sockets, first) {
+		for _, k := range append(sockets, first) { //nolint:makezero // behind the others
 			if got := names(k.frames()); got != "note1" {
 				t.Errorf("a tab got %s", got)
 			}

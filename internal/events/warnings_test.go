@@ -32,7 +32,7 @@ func TestWarnings(t *testing.T) {
 			own("import_failed"), own("progress"), own("completed"), own("failed"), own("job_paused"), own("job_progress_page"),
 			own("A" + strings.Repeat("x", 63)), own("a_.:-9")}},
 		{"a slip of job_progress is told", WarnEventNameUnusual, "event", "job_progress", []string{
-			own("job_progres"), own("jobProgress"), own("job-progress"), own("JOB_PROGRESS"), own("job.progress"), own("job_porgress"), own("job_progresss"),
+			own("job_progres"), own("jobProgress"), own("job-progress"), own("JOB_PROGRESS"), own("job.progress"), own("job_porgress"), own("job_progresss"), //nolint:misspell // of course
 			own("jobs_progress"), own("job_process"), own("job_progress2"), own("jobprogressed")}},
 		{"a slip of job_completed is told", WarnEventNameUnusual, "event", "job_completed", []string{
 			own("job_complete"), own("jobCompleted"), own("job-completed"), own("job:completed"), own("job_compleated"), own("jobs_completed"),

@@ -133,7 +133,7 @@ func verify(fsys vfs.FS, dir string, names []string) error {
 	case err != nil:
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var good int64
 	for r := record.NewReader(f, 0); ; {
 		part, err := r.Next()

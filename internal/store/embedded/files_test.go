@@ -49,7 +49,7 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Fatalf("error %v", err)
 			}
-			if c.want == ErrDamaged && !strings.Contains(err.Error(), remedy) {
+			if errors.Is(c.want, ErrDamaged) && !strings.Contains(err.Error(), remedy) {
 				t.Errorf("no remedy: %v", err)
 			}
 			if err == nil {

@@ -244,7 +244,7 @@ func testModel(t *testing.T, open Open) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(uint64(seed), 1))
+			r := rand.New(rand.NewPCG(uint64(seed), 1)) //nolint:gosec // to be repeated
 			limits := delivery.Limits{
 				Retention: 10 * time.Minute, Messages: 2 + r.IntN(20), Jobs: 1 + r.IntN(8),
 				MessagesBytes: 200 + r.IntN(2000), JobsBytes: 300 + r.IntN(2000),

@@ -111,15 +111,15 @@ var jobRules = []behaviour{
 		b.sees("ann", events.ID{}, second, third)
 		b.restart()
 		b.sees("ann", events.ID{}, second, third)
-		same(b, "progress", string(b.job("ann", "1").Progress), `{"p":3}`)
+		same(b, "progress", string(b.job("1").Progress), `{"p":3}`)
 	}},
 	{name: "a record has what led to the state", test: func(b *bench) {
 		b.progress("ann", "1", attempt(2), data(`{"p":1}`))
 		b.advance(time.Second)
 		end := b.accept("ann", entry(events.Failed, "1", data(`{"e":1}`), named("render_failed"))).Place
 		b.restart()
-		same(b, "end", *b.job("ann", "1").End, delivery.JobEnd{Event: "render_failed", Data: []byte(`{"e":1}`), ID: end.String()})
-		j := b.job("ann", "1")
+		same(b, "end", *b.job("1").End, delivery.JobEnd{Event: "render_failed", Data: []byte(`{"e":1}`), ID: end.String()})
+		j := b.job("1")
 		j.End = nil
 		same(b, "job", j, delivery.Job{
 			JobID: "1", State: delivery.JobFailed, Attempt: 2, Progress: []byte(`{"p":1}`), StartedAt: start,
@@ -132,45 +132,45 @@ var jobRules = []behaviour{
 			b.progress("ann", job)
 			b.accept("ann", entry(kind, job))
 			b.restart()
-			b.ignores("ann", entry(events.Progress, job), delivery.ReasonJobFinished)
+			b.ignores(entry(events.Progress, job), delivery.ReasonJobFinished)
 		}
 	}},
 	{name: "a job that ends without progress is finished too", test: func(b *bench) {
 		b.accept("ann", entry(events.Failed, "1"))
-		b.ignores("ann", entry(events.Progress, "1"), delivery.ReasonJobFinished)
-		same(b, "progress", b.job("ann", "1").Progress == nil, true)
+		b.ignores(entry(events.Progress, "1"), delivery.ReasonJobFinished)
+		same(b, "progress", b.job("1").Progress == nil, true)
 	}},
 	{name: "jobs of the same name of two users are two jobs", test: func(b *bench) {
-		b.complete("ann", "1")
+		b.complete("1")
 		b.progress("bob", "1")
 	}},
 	{name: "a higher attempt takes nothing over", test: func(b *bench) {
 		b.progress("ann", "1", attempt(1), staleAfter(time.Minute))
-		b.complete("ann", "1", attempt(1))
+		b.complete("1", attempt(1))
 		b.advance(time.Second)
 		at := b.progress("ann", "1", attempt(2), data(`{"p":2}`))
 		b.restart()
-		same(b, "job", b.job("ann", "1"), delivery.Job{
+		same(b, "job", b.job("1"), delivery.Job{
 			JobID: "1", State: delivery.JobRunning, Attempt: 2, Progress: []byte(`{"p":2}`),
 			StartedAt: start.Add(time.Second), UpdatedAt: start.Add(time.Second), Place: at,
 		})
-		b.complete("ann", "1", attempt(3))
-		same(b, "progress", b.job("ann", "1").Progress == nil, true)
+		b.complete("1", attempt(3))
+		same(b, "progress", b.job("1").Progress == nil, true)
 		b.advance(time.Hour)
 		same(b, "stalled", b.stall(), 0)
 	}},
 	{name: "a later end of an attempt replaces the earlier one in the record, and the log keeps both", test: func(b *bench) {
 		first := b.accept("ann", entry(events.Failed, "1", data(`{"e":1}`))).Place
-		second := b.complete("ann", "1", data(`{"r":1}`))
-		j := b.job("ann", "1")
+		second := b.complete("1", data(`{"r":1}`))
+		j := b.job("1")
 		same(b, "state", j.State, delivery.JobCompleted)
 		same(b, "end", *j.End, delivery.JobEnd{Event: events.JobCompleted, Data: []byte(`{"r":1}`), ID: second.String()})
 		b.sees("ann", events.ID{}, first, second)
 	}},
 	{name: "an earlier attempt touches no watch", test: func(b *bench) {
 		b.progress("ann", "1", attempt(2), staleAfter(time.Minute))
-		b.ignores("ann", entry(events.Progress, "1", attempt(1)), delivery.ReasonAttemptSuperseded)
-		b.ignores("ann", entry(events.Failed, "1", attempt(1)), delivery.ReasonAttemptSuperseded)
+		b.ignores(entry(events.Progress, "1", attempt(1)), delivery.ReasonAttemptSuperseded)
+		b.ignores(entry(events.Failed, "1", attempt(1)), delivery.ReasonAttemptSuperseded)
 		b.advance(time.Hour)
 		same(b, "stalled", b.stall(), 1)
 	}},
@@ -191,9 +191,9 @@ var keyRules = []behaviour{
 		same(b, "deliveries", len(b.feed.told["ann"]) <= 1, true)
 	}},
 	{name: "a repeat of an ignored event is told why", test: func(b *bench) {
-		b.complete("ann", "1")
+		b.complete("1")
 		e := entry(events.Progress, "1", key("k", 1))
-		b.ignores("ann", e, delivery.ReasonJobFinished)
+		b.ignores(e, delivery.ReasonJobFinished)
 		last := b.follow("ann")
 		b.restart()
 		d := b.publish("ann", e)[0]

@@ -93,7 +93,7 @@ var replayRules = []behaviour{
 	{name: "the latest progress of every unfinished job, always", test: func(b *bench) {
 		running := b.progress("ann", "1")
 		b.progress("ann", "2")
-		done := b.complete("ann", "2")
+		done := b.complete("2")
 		b.confirm("ann", done)
 		b.restart()
 		b.sees("ann", events.ID{}, running)
@@ -167,7 +167,7 @@ var listRules = []behaviour{
 		for _, job := range []string{"1", "2", "3", "4"} {
 			b.progress("ann", job)
 		}
-		b.complete("ann", "2")
+		b.complete("2")
 		b.progress("ann", "1")
 		b.note("ann")
 		b.restart()
@@ -190,8 +190,8 @@ var listRules = []behaviour{
 		huge := data(`"` + strings.Repeat("x", delivery.MaxJobsBytes+1) + `"`)
 		b.progress("ann", "1", big)
 		b.progress("ann", "2", big)
-		b.complete("ann", "3", big)
-		b.complete("ann", "4", huge)
+		b.complete("3", big)
+		b.complete("4", huge)
 		var got []int
 		for q := (delivery.JobsQuery{UserID: "ann", Limit: 50}); ; {
 			page, err := b.store.Jobs(context.Background(), q)

@@ -66,18 +66,18 @@ var budgetRules = []behaviour{
 		same(b, "records", len(recs), 1)
 	}},
 	{name: "messages never push out jobs", limits: delivery.Limits{Messages: 2}, test: func(b *bench) {
-		end := b.complete("ann", "1", data(`{"r":1}`))
+		end := b.complete("1", data(`{"r":1}`))
 		for range 10 {
 			b.note("ann")
 		}
 		b.restart()
-		same(b, "end", b.job("ann", "1").End.ID, end.String())
-		same(b, "result", string(b.job("ann", "1").End.Data), `{"r":1}`)
+		same(b, "end", b.job("1").End.ID, end.String())
+		same(b, "result", string(b.job("1").End.Data), `{"r":1}`)
 	}},
 	{name: "the oldest finished jobs make room, then the oldest others", limits: delivery.Limits{Jobs: 3}, test: func(b *bench) {
 		b.progress("ann", "runs")
-		b.complete("ann", "done1")
-		b.complete("ann", "done2")
+		b.complete("done1")
+		b.complete("done2")
 		d := b.accept("ann", entry(events.Progress, "new1"))
 		same(b, "dropped", d.Dropped, delivery.Dropped{Jobs: 1})
 		d = b.accept("ann", entry(events.Progress, "new2"))
@@ -107,7 +107,7 @@ var retentionRules = []behaviour{
 	{name: "what is too old is gone, swept or not", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
 		old := b.note("ann", key("k", 1))
 		b.progress("ann", "1", staleAfter(time.Hour))
-		b.complete("ann", "2")
+		b.complete("2")
 		b.advance(45 * time.Second)
 		late := b.note("ann")
 		running := b.progress("ann", "3")
@@ -153,7 +153,7 @@ var retentionRules = []behaviour{
 	}},
 	{name: "the sweep removes what is too old, and counts it", limits: delivery.Limits{Retention: time.Minute}, test: func(b *bench) {
 		b.note("ann", key("k", 1))
-		up := b.complete("ann", "1")
+		up := b.complete("1")
 		b.progress("ann", "2", staleAfter(time.Hour))
 		b.note("bob")
 		bobs := b.note("bob")
@@ -263,7 +263,7 @@ var watchRules = []behaviour{
 			Data: []byte(`{"jobId":"1","lastEventAt":"2026-01-02T03:04:05.000Z"}`),
 		})
 		b.restart()
-		j := b.job("ann", "1")
+		j := b.job("1")
 		same(b, "state", j.State, delivery.JobStalled)
 		same(b, "place", j.Place, place)
 		b.sees("ann", events.ID{}, at, place)
@@ -278,15 +278,15 @@ var watchRules = []behaviour{
 		b.advance(30 * time.Second)
 		b.progress("ann", "moves", staleAfter(time.Minute))
 		b.progress("ann", "clears")
-		b.complete("ann", "ends")
+		b.complete("ends")
 		b.progress("ann", "hurries", staleAfter(10*time.Second))
 		b.restart()
 		b.advance(40 * time.Second)
 		same(b, "stalled", b.stall(), 1)
-		same(b, "hurries", b.job("ann", "hurries").State, delivery.JobStalled)
+		same(b, "hurries", b.job("hurries").State, delivery.JobStalled)
 		b.advance(20 * time.Second)
 		same(b, "stalled", b.stall(), 1)
-		same(b, "moves", b.job("ann", "moves").State, delivery.JobStalled)
+		same(b, "moves", b.job("moves").State, delivery.JobStalled)
 		b.advance(20 * time.Hour)
 		same(b, "stalled", b.stall(), 0)
 	}},
@@ -296,10 +296,10 @@ var watchRules = []behaviour{
 		b.advance(time.Hour)
 		same(b, "stalled", b.stall(), 2)
 		b.progress("ann", "1", staleAfter(time.Minute))
-		b.complete("ann", "2")
+		b.complete("2")
 		b.restart()
-		same(b, "state", b.job("ann", "1").State, delivery.JobRunning)
-		same(b, "state", b.job("ann", "2").State, delivery.JobCompleted)
+		same(b, "state", b.job("1").State, delivery.JobRunning)
+		same(b, "state", b.job("2").State, delivery.JobCompleted)
 		b.advance(time.Hour)
 		same(b, "stalled", b.stall(), 1)
 	}},

@@ -159,15 +159,15 @@ func (b *bench) progress(user, job string, opts ...option) events.ID {
 	return b.accept(user, entry(events.Progress, job, opts...)).Place
 }
 
-func (b *bench) complete(user, job string, opts ...option) events.ID {
+func (b *bench) complete(job string, opts ...option) events.ID {
 	b.Helper()
-	return b.accept(user, entry(events.Completed, job, opts...)).Place
+	return b.accept("ann", entry(events.Completed, job, opts...)).Place
 }
 
 // ignores publishes one event and expects it to be ignored.
-func (b *bench) ignores(user string, e delivery.Entry, reason string) {
+func (b *bench) ignores(e delivery.Entry, reason string) {
 	b.Helper()
-	d := b.publish(user, e)[0]
+	d := b.publish("ann", e)[0]
 	if d.Verdict != delivery.Ignored || d.Reason != reason || !d.Place.IsZero() {
 		b.Fatalf("%+v, want it ignored as %s", d, reason)
 	}
@@ -271,14 +271,14 @@ func (b *bench) jobs(user string) (jobs []delivery.Job) {
 	}
 }
 
-func (b *bench) job(user, id string) delivery.Job {
+func (b *bench) job(id string) delivery.Job {
 	b.Helper()
-	for _, j := range b.jobs(user) {
+	for _, j := range b.jobs("ann") {
 		if j.JobID == id {
 			return j
 		}
 	}
-	b.Fatalf("%s has no job %q", user, id)
+	b.Fatalf("%s has no job %q", "ann", id)
 	return delivery.Job{}
 }
 
