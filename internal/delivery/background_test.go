@@ -303,9 +303,9 @@ func TestBackgroundFailuresAreLogged(t *testing.T) {
 			if !strings.Contains(fmt.Sprint(line["error"]), fail.Error()) {
 				t.Errorf("logged %v", line)
 			}
-			told[strings.Fields(line["msg"].(string))[0]]++
+			told[line["what"].(string)]++
 		}
-		if fmt.Sprint(told) != "map[old:3 receipts:1 stalled:1]" {
+		if fmt.Sprint(told) != "map[to look for stalled jobs:1 to store receipts:1 to sweep old events:3]" {
 			t.Errorf("told %v", told)
 		}
 		// The receipt was not lost.
