@@ -2,6 +2,8 @@ package embedded
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,5 +46,30 @@ func TestSweptUsersLeaveNothingInMemory(t *testing.T) {
 	}
 	if n := usersInMemory(s); n > 0 {
 		t.Errorf("%d of %d users that were swept are still in memory", n, users)
+	}
+}
+
+func TestUsersInMemoryDoNotKeepWhatWasWritten(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), Options{})
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // pools are empty now
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	big := note()
+	big.Data = []byte(`"` + strings.Repeat("x", 200_000) + `"`)
+	before := heap()
+	const users = 300
+	for i := range users {
+		mustPost(t, s, fmt.Sprint("user", i), big)
+		heap()
+	}
+	if err := s.current.Load().db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if kept := heap() - before; kept > users*len(big.Data)/2 {
+		t.Errorf("%d MB are kept of %d MB that are on the disk", kept>>20, users*len(big.Data)>>20)
 	}
 }
