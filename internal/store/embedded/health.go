@@ -216,7 +216,12 @@ func (s *Store) recover(old *instance) *instance {
 }
 
 func (s *Store) reopen(old *instance, damaged bool) (*instance, error) {
-	if err := old.fence.missing(); err != nil {
+	if !s.durable { // nothing was kept that could be opened
+		s.fs = vfs.NewMem()
+		if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+			return nil, err
+		}
+	} else if err := old.fence.missing(); err != nil {
 		return nil, err
 	}
 	in, err := s.openInstance()

@@ -73,3 +73,17 @@ func TestUsersInMemoryDoNotKeepWhatWasWritten(t *testing.T) {
 		t.Errorf("%d MB are kept of %d MB that are on the disk", kept>>20, users*len(big.Data)>>20)
 	}
 }
+
+func TestAStoreInMemoryRecovers(t *testing.T) {
+	s, err := OpenMemory(wide, Options{Logger: quiet, checkEvery: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	before := mustPost(t, s, "ann", note())
+	s.current.Load().fail(fmt.Errorf("a read takes longer than 10s"))
+	eventually(t, "the store works again", func() bool { return s.Ready() == nil })
+	if after := mustPost(t, s, "ann", note()); after.Compare(before) <= 0 {
+		t.Errorf("%s comes after %s", after, before)
+	}
+}
