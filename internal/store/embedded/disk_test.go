@@ -762,6 +762,42 @@ func TestSpaceOfWhatWasSweptIsGivenBack(t *testing.T) {
 }
 
 // A disk that hangs on reads holds up no call for ever either: neither those that read nor, when nobody does, the next ones.
+// A read that is left behind fills its page when nobody looks at it any more.
+func TestReadThatIsLeftBehindTouchesNothing(t *testing.T) {
+	var f faults
+	s, err := Open("data", wide, Options{
+		fs: f.over(vfs.NewMem()), Logger: quiet, cacheBytes: 1, stuckAfter: 200 * time.Millisecond, checkEvery: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = closeWithin(s, 5*time.Second) }()
+	big := note()
+	big.Data = []byte(`"` + strings.Repeat("x", 100_000) + `"`)
+	for range 30 {
+		mustPost(t, s, "ann", big)
+	}
+	if err := s.current.Load().db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Follow(ctx, "ann"); err != nil { // loaded
+		t.Fatal(err)
+	}
+	reads := 0
+	release := f.block(t, func(op errorfs.Op) bool {
+		if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") {
+			reads++
+		}
+		return reads > 10
+	})
+	time.AfterFunc(time.Second, release) // the test itself must not be what the read waits for
+	page, err := s.Read(ctx, delivery.Query{UserID: "ann", Limit: 100, Bytes: 10 << 20})
+	if !errors.Is(err, delivery.ErrStoreUnavailable) || len(page.Records) > 0 {
+		t.Errorf("%d records, error %v", len(page.Records), err)
+	}
+	eventually(t, "the read ends", func() bool { return s.current.Load().calls.Load() == 0 })
+}
+
 func TestDiskThatHangsOnReadsIsNoticed(t *testing.T) {
 	reads := func(op errorfs.Op) bool { return op.Kind.ReadOrWrite() == errorfs.OpIsRead }
 	tables := func(op errorfs.Op) bool { return reads(op) && strings.HasSuffix(op.Path, ".sst") }
