@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -238,6 +239,44 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Opening flushes the log that a crash has left, removes it, and only then makes the next one.
+func TestOpeningEndsBetweenTwoLogs(t *testing.T) {
+	var f faults
+	mem := vfs.NewMem()
+	s := mustOpen(t, "data", Options{fs: f.over(mem)})
+	want := mustPost(t, s, "ann", note())
+	f.set(func(op errorfs.Op) error {
+		if writes(op) {
+			return errDisk
+		}
+		return nil
+	})
+	_ = closeWithin(s, 5*time.Second)
+	isLog := func(name string) bool { return strings.HasSuffix(name, ".log") }
+	logs := func() bool {
+		names, err := mem.List("data")
+		return err != nil || slices.ContainsFunc(names, isLog)
+	}
+	if !logs() {
+		t.Fatal("there is no log")
+	}
+	f.set(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpCreate || !isLog(op.Path) {
+			return nil
+		}
+		for deadline := time.Now().Add(5 * time.Second); logs() && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		return errDisk
+	})
+	if _, err := Open("data", wide, Options{fs: f.over(mem), Logger: quiet}); err == nil || logs() {
+		t.Fatalf("error %v, logs %v", err, logs())
+	}
+	f.set(nil)
+	s = mustOpen(t, "data", Options{fs: mem})
+	expectSeen(t, s, "ann", want)
 }
 
 func TestFailedWriteTakesWhatWasBuiltOnItAlong(t *testing.T) {
