@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -277,6 +278,40 @@ func TestOpeningEndsBetweenTwoLogs(t *testing.T) {
 	f.set(nil)
 	s = mustOpen(t, "data", Options{fs: mem})
 	expectSeen(t, s, "ann", want)
+}
+
+// An attempt to open the directory again that fails half way has changed it: that is no damage.
+func TestFailedRecoveryDoesNotStopTheNext(t *testing.T) {
+	for allowed, opened := 0, false; !opened; allowed++ {
+		var f faults
+		s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem())})
+		want := mustPost(t, s, "ann", note())
+		f.set(func(op errorfs.Op) error {
+			if writes(op) {
+				return errDisk
+			}
+			return nil
+		})
+		if _, err := post(s, "ann", note()); !errors.Is(err, delivery.ErrStoreUnavailable) {
+			t.Fatal(err)
+		}
+		var done, failed atomic.Int64
+		f.set(func(op errorfs.Op) error {
+			if writes(op) && done.Add(1) > int64(allowed) {
+				failed.Store(1)
+				return errDisk
+			}
+			return nil
+		})
+		eventually(t, "an attempt", func() bool { return failed.Load() > 0 || s.Ready() == nil })
+		opened = failed.Load() == 0
+		f.set(nil)
+		eventually(t, fmt.Sprintf("the store works again after %d writes", allowed), func() bool { return s.Ready() == nil })
+		if ids, err := seen(s, "ann"); err != nil || len(ids) == 0 || ids[0] != want {
+			t.Errorf("after %d writes ann sees %v, %v, want %s first", allowed, ids, err, want)
+		}
+		_ = closeWithin(s, 5*time.Second)
+	}
 }
 
 func TestFailedWriteTakesWhatWasBuiltOnItAlong(t *testing.T) {

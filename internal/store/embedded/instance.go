@@ -57,6 +57,7 @@ func (s *Store) openInstance() (*instance, error) {
 	if in.fence, err = newFence(in); err != nil {
 		return nil, err
 	}
+	s.fence = in.fence
 	err = in.aside(func() (err error) {
 		if in.db, err = pebble.Open(s.dir, in.options(fresh)); err != nil {
 			return err
