@@ -192,6 +192,7 @@ func (c *committer) write(r *round) error {
 	}
 	in.ceiling.Store(ceiling)
 	in.expectDue(r.due)
+	r.batches = nil // users remember their latest round, and would keep all that it carried
 	close(r.done)
 	return nil
 }

@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +239,78 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 				t.Errorf("%d failures are logged as\n%s", s.Stats().Failures, logged.String())
 			}
 		})
+	}
+}
+
+// Opening flushes the log that a crash has left, removes it, and only then makes the next one.
+func TestOpeningEndsBetweenTwoLogs(t *testing.T) {
+	var f faults
+	mem := vfs.NewMem()
+	s := mustOpen(t, "data", Options{fs: f.over(mem)})
+	want := mustPost(t, s, "ann", note())
+	f.set(func(op errorfs.Op) error {
+		if writes(op) {
+			return errDisk
+		}
+		return nil
+	})
+	_ = closeWithin(s, 5*time.Second)
+	isLog := func(name string) bool { return strings.HasSuffix(name, ".log") }
+	logs := func() bool {
+		names, err := mem.List("data")
+		return err != nil || slices.ContainsFunc(names, isLog)
+	}
+	if !logs() {
+		t.Fatal("there is no log")
+	}
+	f.set(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpCreate || !isLog(op.Path) {
+			return nil
+		}
+		for deadline := time.Now().Add(5 * time.Second); logs() && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		return errDisk
+	})
+	if _, err := Open("data", wide, Options{fs: f.over(mem), Logger: quiet}); err == nil || logs() {
+		t.Fatalf("error %v, logs %v", err, logs())
+	}
+	f.set(nil)
+	s = mustOpen(t, "data", Options{fs: mem})
+	expectSeen(t, s, "ann", want)
+}
+
+// An attempt to open the directory again that fails half way has changed it: that is no damage.
+func TestFailedRecoveryDoesNotStopTheNext(t *testing.T) {
+	for allowed, opened := 0, false; !opened; allowed++ {
+		var f faults
+		s := mustOpen(t, "data", Options{fs: f.over(vfs.NewMem())})
+		want := mustPost(t, s, "ann", note())
+		f.set(func(op errorfs.Op) error {
+			if writes(op) {
+				return errDisk
+			}
+			return nil
+		})
+		if _, err := post(s, "ann", note()); !errors.Is(err, delivery.ErrStoreUnavailable) {
+			t.Fatal(err)
+		}
+		var done, failed atomic.Int64
+		f.set(func(op errorfs.Op) error {
+			if writes(op) && done.Add(1) > int64(allowed) {
+				failed.Store(1)
+				return errDisk
+			}
+			return nil
+		})
+		eventually(t, "an attempt", func() bool { return failed.Load() > 0 || s.Ready() == nil })
+		opened = failed.Load() == 0
+		f.set(nil)
+		eventually(t, fmt.Sprintf("the store works again after %d writes", allowed), func() bool { return s.Ready() == nil })
+		if ids, err := seen(s, "ann"); err != nil || len(ids) == 0 || ids[0] != want {
+			t.Errorf("after %d writes ann sees %v, %v, want %s first", allowed, ids, err, want)
+		}
+		_ = closeWithin(s, 5*time.Second)
 	}
 }
 
@@ -762,6 +836,42 @@ func TestSpaceOfWhatWasSweptIsGivenBack(t *testing.T) {
 }
 
 // A disk that hangs on reads holds up no call for ever either: neither those that read nor, when nobody does, the next ones.
+// A read that is left behind fills its page when nobody looks at it any more.
+func TestReadThatIsLeftBehindTouchesNothing(t *testing.T) {
+	var f faults
+	s, err := Open("data", wide, Options{
+		fs: f.over(vfs.NewMem()), Logger: quiet, cacheBytes: 1, stuckAfter: 200 * time.Millisecond, checkEvery: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = closeWithin(s, 5*time.Second) }()
+	big := note()
+	big.Data = []byte(`"` + strings.Repeat("x", 100_000) + `"`)
+	for range 30 {
+		mustPost(t, s, "ann", big)
+	}
+	if err := s.current.Load().db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Follow(ctx, "ann"); err != nil { // loaded
+		t.Fatal(err)
+	}
+	reads := 0
+	release := f.block(t, func(op errorfs.Op) bool {
+		if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") {
+			reads++
+		}
+		return reads > 10
+	})
+	time.AfterFunc(time.Second, release) // the test itself must not be what the read waits for
+	page, err := s.Read(ctx, delivery.Query{UserID: "ann", Limit: 100, Bytes: 10 << 20})
+	if !errors.Is(err, delivery.ErrStoreUnavailable) || len(page.Records) > 0 {
+		t.Errorf("%d records, error %v", len(page.Records), err)
+	}
+	eventually(t, "the read ends", func() bool { return s.current.Load().calls.Load() == 0 })
+}
+
 func TestDiskThatHangsOnReadsIsNoticed(t *testing.T) {
 	reads := func(op errorfs.Op) bool { return op.Kind.ReadOrWrite() == errorfs.OpIsRead }
 	tables := func(op errorfs.Op) bool { return reads(op) && strings.HasSuffix(op.Path, ".sst") }

@@ -183,6 +183,15 @@ func (f *fence) Remove(name string) (err error) {
 		return f.FS.Remove(name)
 	}
 	f.change("remove", name, func() error {
+		// Opening removes the log that it has replayed before it makes the next one.
+		f.notesMu.Lock()
+		noted := f.notes.Log == filepath.Base(name)
+		f.notesMu.Unlock()
+		if noted {
+			if err := f.saveNotes(func(n *notes) { n.Log = noLog }); err != nil {
+				return err
+			}
+		}
 		f.forget(name)
 		if err = f.FS.Remove(name); errors.Is(err, fs.ErrNotExist) {
 			return nil

@@ -92,6 +92,9 @@ type notes struct {
 	Length   int64  `json:"length"`
 }
 
+// noLog is the Log of notes when the latest log was removed since nothing in it was needed any more.
+const noLog = "none"
+
 func (n notes) save(fsys vfs.FS, dir string) error {
 	text, err := json.Marshal(n)
 	if err != nil {
@@ -119,7 +122,7 @@ func verify(fsys vfs.FS, dir string, names []string) error {
 			highest = max(highest, n)
 		}
 	}
-	if n, ok := logNumber(known.Log); highest < 0 || ok && n > highest {
+	if n, ok := logNumber(known.Log); highest < 0 && known.Log != noLog || ok && n > highest {
 		return fmt.Errorf("%w: the write-ahead log %s is missing", ErrDamaged, known.Log)
 	}
 	name, err := atomicfs.ReadMarker(fsys, dir, "manifest")

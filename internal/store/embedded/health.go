@@ -186,7 +186,7 @@ func (s *Store) compact(in *instance) {
 // recover opens the directory anew, once nothing of the failed instance moves any more: neither a call, which could still
 // tell a feed something, nor a change of a file.
 func (s *Store) recover(old *instance) *instance {
-	if old.calls.Load() > 0 || !old.fence.quiet() || s.unclosed.Load() >= maxAbandoned {
+	if old.calls.Load() > 0 || !s.fence.quiet() || s.unclosed.Load() >= maxAbandoned {
 		return nil
 	}
 	// Damage is looked for in all of the data, so not each second.
@@ -216,7 +216,12 @@ func (s *Store) recover(old *instance) *instance {
 }
 
 func (s *Store) reopen(old *instance, damaged bool) (*instance, error) {
-	if err := old.fence.missing(); err != nil {
+	if !s.durable { // nothing was kept that could be opened
+		s.fs = vfs.NewMem()
+		if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+			return nil, err
+		}
+	} else if err := s.fence.missing(); err != nil {
 		return nil, err
 	}
 	in, err := s.openInstance()

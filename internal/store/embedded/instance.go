@@ -57,6 +57,7 @@ func (s *Store) openInstance() (*instance, error) {
 	if in.fence, err = newFence(in); err != nil {
 		return nil, err
 	}
+	s.fence = in.fence
 	err = in.aside(func() (err error) {
 		if in.db, err = pebble.Open(s.dir, in.options(fresh)); err != nil {
 			return err
@@ -70,6 +71,9 @@ func (s *Store) openInstance() (*instance, error) {
 		case b == nil:
 			// What clients remember of another directory is below the clock.
 			now := number(in.clock())
+			if old := s.current.Load(); old != nil { // in memory: nor may places come twice
+				now = max(now, number(old.floor.Load()), number(old.highest.Load()+1))
+			}
 			b = new(codec).encode(&now)
 			if err := in.db.Set(keyCeiling, b, &pebble.WriteOptions{Sync: s.durable}); err != nil {
 				return err

@@ -47,8 +47,11 @@ func (s *Store) Read(ctx context.Context, q delivery.Query) (p delivery.Page, er
 		return p, err
 	}
 	page := delivery.Page{Recovered: recovered, Place: at.Until}
-	if err := in.read(func() error { return in.fill(&page, q, *at, states, cutoff) }); err != nil || !q.HasOffset {
-		return page, err
+	if err := in.read(func() error { return in.fill(&page, q, *at, states, cutoff) }); err != nil {
+		return p, err // the page is that of a read that goes on, perhaps
+	}
+	if !q.HasOffset {
+		return page, nil
 	}
 	// What was dropped since the page before is not in this one.
 	if u, err = in.lock(ctx, q.UserID); err != nil {

@@ -206,7 +206,11 @@ func (s *Store) Sweep(ctx context.Context) (swept delivery.Swept, err error) {
 			last = by
 		}
 	}
-	return swept, in.wait(ctx, last)
+	err = in.wait(ctx, last)
+	for _, e := range found { // who has nothing left was kept in memory until this was on the disk
+		in.drop(in.users.get(e.user))
+	}
+	return swept, err
 }
 
 // timed reads at most limit entries before a time of an index by time, and the time of the next one; 0 when there is none.

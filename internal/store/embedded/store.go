@@ -62,6 +62,7 @@ type Store struct {
 	durable bool // there is a disk
 	lock    io.Closer
 
+	fence    *fence                   // the latest that changed the directory, also for an instance that did not open; Open's, then watch's
 	current  atomic.Pointer[instance] // the latest that worked; while it is dead there is none that works
 	unclosed atomic.Int64             // instances that have ended and are not closed yet
 	health   health
