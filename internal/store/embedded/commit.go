@@ -96,8 +96,8 @@ type committer struct {
 	mu    sync.Mutex
 	queue []*round
 	wake  chan struct{}
-	begun atomic.Int64 // when the round under way began, in ms; 0 when there is none
-	round batch        // run's: what a round writes, used again and again
+	turns atomic.Uint64 // of writes that have begun or ended: odd while one is under way
+	round batch         // run's: what a round writes, used again and again
 }
 
 // add lines a batch up. Batches of one user must be added under its lock.
@@ -162,8 +162,8 @@ func (c *committer) run() {
 
 func (c *committer) write(r *round) error {
 	in, began := c.in, time.Now()
-	c.begun.Store(began.UnixMilli())
-	defer c.begun.Store(0)
+	c.turns.Add(1)
+	defer c.turns.Add(1)
 	ceiling, synced := in.ceiling.Load(), r.sync && in.s.durable
 	err := in.protect(func() error {
 		c.round.Reset()

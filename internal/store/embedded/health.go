@@ -39,6 +39,8 @@ type health struct {
 	free     atomic.Int64
 	full     atomic.Bool  // Options.MaxBytes is reached
 	warned   bool         // watch's
+	turn     uint64       // watch's: the committer's when it was looked at last
+	looks    int          // watch's: how often it was the same
 	removed  atomic.Int64 // bytes that sweeps have removed since the last compaction
 	sweeping atomic.Bool  // a sweep goes on, or has more to do
 	compact  atomic.Int64 // ns: not before; math.MaxInt64 while one goes on
@@ -97,7 +99,10 @@ func (s *Store) bury(in *instance) {
 
 // check looks at an instance that works.
 func (s *Store) check(in *instance) {
-	if begun := in.commits.begun.Load(); begun != 0 && time.Since(time.UnixMilli(begun)) > s.opts.stuckAfter {
+	// Looks are counted, not the time: a process that was stopped, or a clock that jumped, is no disk that hangs.
+	if turn := in.commits.turns.Load(); turn != s.health.turn {
+		s.health.turn, s.health.looks = turn, 0
+	} else if s.health.looks++; turn%2 == 1 && time.Duration(s.health.looks)*s.opts.checkEvery > s.opts.stuckAfter {
 		in.fail(fmt.Errorf("a write takes longer than %s", s.opts.stuckAfter))
 		return
 	}
