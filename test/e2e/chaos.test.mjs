@@ -191,7 +191,7 @@ class Chaos {
       const [began, run] = [performance.now(), this.ledger.kills];
       const answer = await worker.call("POST", "/v1/events", body, { "Idempotency-Key": key }).catch(() => null);
       if (answer?.status === 202) {
-        this.ledger.accepted(body, answer.body, { began, run, first });
+        this.ledger.accepted(body, answer.body, { began, run, first, repeated: "idempotent-replayed" in answer.headers });
         if (body.event !== "job_progress" && random.chance(0.1)) await this.#postAgain(worker, body, key, answer.body.id);
         return answer.body;
       }

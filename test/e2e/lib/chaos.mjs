@@ -246,7 +246,7 @@ export class Ledger {
   }
 
   /** A POST was answered 202. began and run (of kills) are those of its last try. */
-  accepted({ userId, event, data }, { id, status, reason }, { began, run, first }) {
+  accepted({ userId, event, data }, { id, status, reason }, { began, run, first, repeated }) {
     const account = this.account(userId);
     const answered = performance.now();
     const what = `${event} ${data.jobId} n=${data.n} of ${userId}`;
@@ -261,7 +261,7 @@ export class Ledger {
     if (isTerminal(event)) job.end = data.n;
     this.count.durable++;
     account.accepted.set(`${data.jobId}#${data.n}`, { id, event, first });
-    if (run === this.kills) account.proof = Math.max(account.proof, began);
+    if (run === this.kills && !repeated) account.proof = Math.max(account.proof, began); // a repeat writes nothing
   }
 
   /**
