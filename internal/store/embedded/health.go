@@ -199,7 +199,7 @@ func (s *Store) recover(old *instance) *instance {
 	if n := s.health.attempts.Add(1); damaged && n&(n-1) != 0 && n%64 != 0 {
 		return nil
 	}
-	in, err := s.reopen(old, damaged)
+	in, err := s.reopen(damaged)
 	if err != nil {
 		s.opts.Logger.Debug("the event store cannot be opened again", "error", err)
 		return nil
@@ -220,7 +220,7 @@ func (s *Store) recover(old *instance) *instance {
 	return in
 }
 
-func (s *Store) reopen(old *instance, damaged bool) (*instance, error) {
+func (s *Store) reopen(damaged bool) (*instance, error) {
 	if !s.durable { // nothing was kept that could be opened
 		s.fs = vfs.NewMem()
 		if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {

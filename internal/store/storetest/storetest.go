@@ -254,10 +254,10 @@ func places(recs []delivery.Record) (ids []events.ID) {
 	return ids
 }
 
-// jobs reads all pages of a user's jobs.
-func (b *bench) jobs(user string) (jobs []delivery.Job) {
+// jobs reads all pages of the jobs of ann.
+func (b *bench) jobs() (jobs []delivery.Job) {
 	b.Helper()
-	q := delivery.JobsQuery{UserID: user, Limit: delivery.MaxJobsLimit}
+	q := delivery.JobsQuery{UserID: "ann", Limit: delivery.MaxJobsLimit}
 	for {
 		page, err := b.store.Jobs(context.Background(), q)
 		if err != nil {
@@ -273,7 +273,7 @@ func (b *bench) jobs(user string) (jobs []delivery.Job) {
 
 func (b *bench) job(id string) delivery.Job {
 	b.Helper()
-	for _, j := range b.jobs("ann") {
+	for _, j := range b.jobs() {
 		if j.JobID == id {
 			return j
 		}
