@@ -68,12 +68,12 @@ func TestAuthenticateAndVanish(t *testing.T) {
 	}
 }
 
-// The connection may close when the library has just looked, and connect its socket all the same: on either side of the
-// handover that socket is taken out of the library again, and nobody hears of a session.
+// The connection may close when the library has just looked, and connect its socket all the same: in the library's goroutine or
+// in the session's, that socket is taken out of the library again, and nobody hears of a session.
 func TestGhostSocketsAreTakenOut(t *testing.T) {
 	for name, meet := range map[string]func(h *Hub, sock *socket.Socket){
-		"before the handover": func(h *Hub, sock *socket.Socket) { h.connection(sock) },
-		"after the handover":  func(h *Hub, sock *socket.Socket) { (&Session{hub: h, closed: true}).onConnected(sock) },
+		"in the library's goroutine": func(h *Hub, sock *socket.Socket) { h.connection(sock) },
+		"in the session's":           func(h *Hub, sock *socket.Socket) { (&Session{hub: h, closed: true}).onConnected(sock) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, Config{})

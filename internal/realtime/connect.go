@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"time"
 
-	libraryevents "github.com/zishang520/engine.io/v2/events"
+	emitter "github.com/zishang520/engine.io/v2/events"
 	"github.com/zishang520/engine.io/v2/types"
 	"github.com/zishang520/socket.io-go-parser/v2/parser"
 	"github.com/zishang520/socket.io/v2/socket"
@@ -296,24 +296,24 @@ func (noRooms) AddAll(socket.SocketId, *types.Set[socket.Room]) {}
 type passthrough struct{}
 
 func (passthrough) NewEncoder() parser.Encoder { return parser.NewEncoder() }
-func (passthrough) NewDecoder() parser.Decoder { return new(handover) }
+func (passthrough) NewDecoder() parser.Decoder { return new(passthroughDecoder) }
 
-// handover is the decoder of one library client: it hands over the *parser.Packet that it is given. It has one listener, and
-// EventEmitter's other methods are never called on it: the nil interface would say so loudly.
-type handover struct {
-	libraryevents.EventEmitter
-	decoded libraryevents.Listener
+// passthroughDecoder is the decoder of one library client: it passes the *parser.Packet on that it is given. It has one listener,
+// and EventEmitter's other methods are never called on it: the nil interface would say so loudly.
+type passthroughDecoder struct {
+	emitter.EventEmitter
+	decoded emitter.Listener
 }
 
-func (d *handover) On(_ libraryevents.EventName, listeners ...libraryevents.Listener) error {
+func (d *passthroughDecoder) On(_ emitter.EventName, listeners ...emitter.Listener) error {
 	d.decoded = listeners[0]
 	return nil
 }
 
 // RemoveListener leaves the listener: the library may remove it while Add runs, and nothing is added afterwards.
-func (d *handover) RemoveListener(libraryevents.EventName, libraryevents.Listener) bool { return true }
-func (d *handover) Destroy()                                                            {}
-func (d *handover) Add(packet any) error {
+func (d *passthroughDecoder) RemoveListener(emitter.EventName, emitter.Listener) bool { return true }
+func (d *passthroughDecoder) Destroy()                                                {}
+func (d *passthroughDecoder) Add(packet any) error {
 	d.decoded(packet)
 	return nil
 }
