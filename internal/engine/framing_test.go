@@ -1,72 +1,35 @@
-package conformance
+package engine
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"jobwire/internal/engine"
-	"jobwire/test/conformance/server"
 )
 
 // The websocket framing is our own, so it has to pass what the field asks of a server. The cases are those of the published
 // list of the Autobahn test suite (sections 1 to 7, 9 and 10), written down anew for a server that sends every message back.
 // Engine.IO travels in text messages that begin with the type of a packet, "4" for a message.
 
-const (
-	opContinuation = 0x0
-	opText         = 0x1
-	opBinary       = 0x2
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xa
+const rsv1, rsv2, rsv3 = 0x40, 0x20, 0x10
 
-	fin  = 0x80
-	rsv1 = 0x40
-	rsv2 = 0x20
-	rsv3 = 0x10
-)
-
-// frame is a client's frame; flags are fin and the reserved bits.
-func frame(flags, op byte, payload string) []byte {
-	b := []byte{flags | op}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
-	key := [4]byte{0x37, 0xfa, 0x21, 0x3d}
-	b = append(b, key[:]...)
-	for i := range len(payload) {
-		b = append(b, payload[i]^key[i%4])
-	}
-	return b
-}
-
-func message(op byte, payload string) []byte { return frame(fin, op, payload) }
-func ping(payload string) []byte             { return frame(fin, opPing, payload) }
-func pong(payload string) []byte             { return frame(fin, opPong, payload) }
+func frame(flags byte, op opcode, payload string) []byte { return clientFrame(flags|byte(op), payload) }
+func message(op opcode, payload string) []byte           { return frame(finBit, op, payload) }
+func ping(payload string) []byte                         { return frame(finBit, opPing, payload) }
+func pong(payload string) []byte                         { return frame(finBit, opPong, payload) }
 
 // fragments are a message in frames of at most size bytes.
-func fragments(op byte, payload string, size int) (frames [][]byte) {
+func fragments(op opcode, payload string, size int) (frames [][]byte) {
 	for first := true; first || payload != ""; first = false {
 		part := payload[:min(size, len(payload))]
 		payload = payload[len(part):]
 		flags := byte(0)
 		if payload == "" {
-			flags = fin
+			flags = finBit
 		}
 		frames = append(frames, frame(flags, op, part))
 		op = opContinuation
@@ -75,12 +38,12 @@ func fragments(op byte, payload string, size int) (frames [][]byte) {
 }
 
 func closing(code uint16, reason string) []byte {
-	return frame(fin, opClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
+	return frame(finBit, opClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
 }
 
 // reply is a frame of the server.
 type reply struct {
-	op      byte
+	op      opcode
 	payload string
 }
 
@@ -88,58 +51,13 @@ func (r reply) String() string {
 	return fmt.Sprintf("%x %.60q (%d bytes)", r.op, r.payload, len(r.payload))
 }
 
-// rawWS is a websocket that takes and gives frames as they are.
-type rawWS struct {
-	t  *testing.T
-	nc net.Conn
-	r  *bufio.Reader
-}
-
-func dialRaw(t *testing.T, host string) *rawWS {
-	t.Helper()
-	nc, err := net.Dial("tcp", host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(4 * patience))
-	fmt.Fprintf(nc, "GET %s?EIO=4&transport=websocket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", engineIO, host)
-	c := &rawWS{t, nc, bufio.NewReader(nc)}
-	for line := ""; line != "\r\n"; {
-		if line, err = c.r.ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if first, err := c.read(); err != nil || first.op != opText || !strings.HasPrefix(first.payload, "0{") {
-		t.Fatalf("open packet: %s, %v", first, err)
-	}
-	return c
-}
-
 // read returns the next frame.
-func (c *rawWS) read() (reply, error) {
-	var head [2]byte
-	if _, err := io.ReadFull(c.r, head[:]); err != nil {
-		return reply{}, err
+func (c *wsClient) read() (reply, error) {
+	b0, payload, err := c.frame()
+	if err == nil && b0&^opBits != finBit {
+		c.t.Fatalf("header %x: the server sends whole frames, without extensions", b0)
 	}
-	if head[0]&^0xf != fin || head[1]&0x80 != 0 {
-		c.t.Fatalf("header %x: the server sends whole frames, unmasked, without extensions", head)
-	}
-	length := head[1:]
-	if wide := map[byte]int{126: 2, 127: 8}[head[1]]; wide > 0 {
-		length = make([]byte, wide)
-		if _, err := io.ReadFull(c.r, length); err != nil {
-			return reply{}, err
-		}
-	}
-	n := 0
-	for _, b := range length {
-		n = n<<8 | int(b)
-	}
-	payload := make([]byte, n)
-	_, err := io.ReadFull(c.r, payload)
-	return reply{head[0] & 0xf, string(payload)}, err
+	return reply{opcode(b0 & opBits), string(payload)}, err
 }
 
 // wsCase is what a client sends and what must come back.
@@ -155,19 +73,23 @@ type wsCase struct {
 	loose bool
 }
 
-func (c wsCase) run(t *testing.T, host string) {
-	ws := dialRaw(t, host)
+func (c wsCase) run(t *testing.T, s *testServer) {
+	ws, _ := s.openWebSocket(t)
+	ws.SetDeadline(time.Now().Add(4 * patience)) // all run at the same time
 	all := bytes.Join(c.send, nil)
 	if c.code == 0 {
 		all = append(all, closing(1000, "")...)
 	}
+	sent := make(chan struct{})
+	defer func() { ws.Close(); <-sent }()
 	go func() { // the server may answer before it has read all
+		defer close(sent)
 		step := len(all)
 		if c.chop > 0 {
 			step = c.chop
 		}
 		for len(all) > 0 {
-			n, err := ws.nc.Write(all[:min(step, len(all))])
+			n, err := ws.Write(all[:min(step, len(all))])
 			if err != nil {
 				return // closed early, as it may for a violation
 			}
@@ -200,26 +122,13 @@ func (c wsCase) run(t *testing.T, host string) {
 			t.Fatalf("frame %d is %s, want %v", i, got, c.want[min(i, len(c.want)):])
 		}
 	}
-	if got, err := ws.read(); err == nil {
-		t.Errorf("after the close frame comes %s", got)
+	if got, err := ws.read(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the close frame comes %s, %v", got, err)
 	}
 }
-
-// back sends every message back, on a server whose heartbeat does not get in the way.
-type back struct{ conn *engine.Conn }
-
-func (b back) Message(data []byte, binary bool) engine.Task {
-	frame := engine.TextFrame
-	if binary {
-		frame = engine.BinaryFrame
-	}
-	_ = b.conn.Send(frame(data)) // fails when the client has gone
-	return nil
-}
-func (back) Pong(uint32)               {}
-func (back) Closed(string) engine.Task { return nil }
 
 func TestFraming(t *testing.T) {
+	const maxPayload = 1_000_000
 	var cases []wsCase
 	add := func(name string, code uint16, want []reply, send ...[]byte) *wsCase {
 		cases = append(cases, wsCase{name: name, send: send, want: want, code: code})
@@ -270,44 +179,44 @@ func TestFraming(t *testing.T) {
 	chopped("2.11 ten pings", 1, 0, tenWant, ten...)
 
 	// 3: reserved bits.
-	add("3.1 rsv 1", 1002, nil, frame(fin|rsv3, opText, "4x"))
-	add("3.2 rsv 2 between others", 1002, echo("4x"), message(opText, "4x"), frame(fin|rsv2, opText, "4y"), ping("")).loose = true
-	add("3.3 rsv 3 between others", 1002, echo("4x"), message(opText, "4x"), frame(fin|rsv2|rsv3, opText, "4y"), ping("")).loose = true
-	chopped("3.4 rsv 4", 1, 1002, echo("4x"), message(opText, "4x"), frame(fin|rsv1, opText, "4y"), ping(""))
-	add("3.5 rsv 5, binary", 1002, nil, frame(fin|rsv1|rsv3, opBinary, "\x00\xff"))
-	add("3.6 rsv 6, ping", 1002, nil, frame(fin|rsv1|rsv2, opPing, "x"))
-	add("3.7 rsv 7, close", 1002, nil, frame(fin|rsv1|rsv2|rsv3, opClose, "\x03\xe8"))
+	add("3.1 rsv 1", 1002, nil, frame(finBit|rsv3, opText, "4x"))
+	add("3.2 rsv 2 between others", 1002, echo("4x"), message(opText, "4x"), frame(finBit|rsv2, opText, "4y"), ping("")).loose = true
+	add("3.3 rsv 3 between others", 1002, echo("4x"), message(opText, "4x"), frame(finBit|rsv2|rsv3, opText, "4y"), ping("")).loose = true
+	chopped("3.4 rsv 4", 1, 1002, echo("4x"), message(opText, "4x"), frame(finBit|rsv1, opText, "4y"), ping(""))
+	add("3.5 rsv 5, binary", 1002, nil, frame(finBit|rsv1|rsv3, opBinary, "\x00\xff"))
+	add("3.6 rsv 6, ping", 1002, nil, frame(finBit|rsv1|rsv2, opPing, "x"))
+	add("3.7 rsv 7, close", 1002, nil, frame(finBit|rsv1|rsv2|rsv3, opClose, "\x03\xe8"))
 
 	// 4: reserved opcodes.
-	for _, op := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
-		add(fmt.Sprintf("4 opcode %d", op), 1002, nil, frame(fin, op, ""))
-		add(fmt.Sprintf("4 opcode %d with payload", op), 1002, nil, frame(fin, op, "reserved"))
-		chopped(fmt.Sprintf("4 opcode %d between others", op), 1, 1002, echo("4x"), message(opText, "4x"), frame(fin, op, "y"), ping(""))
+	for _, op := range []opcode{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
+		add(fmt.Sprintf("4 opcode %d", op), 1002, nil, frame(finBit, op, ""))
+		add(fmt.Sprintf("4 opcode %d with payload", op), 1002, nil, frame(finBit, op, "reserved"))
+		chopped(fmt.Sprintf("4 opcode %d between others", op), 1, 1002, echo("4x"), message(opText, "4x"), frame(finBit, op, "y"), ping(""))
 	}
 
 	// 5: fragments.
-	add("5.1 ping in two", 1002, nil, frame(0, opPing, "a"), frame(fin, opContinuation, "b"))
-	add("5.2 pong in two", 1002, nil, frame(0, opPong, "a"), frame(fin, opContinuation, "b"))
-	two := [][]byte{frame(0, opText, "4frag"), frame(fin, opContinuation, "ments")}
+	add("5.1 ping in two", 1002, nil, frame(0, opPing, "a"), frame(finBit, opContinuation, "b"))
+	add("5.2 pong in two", 1002, nil, frame(0, opPong, "a"), frame(finBit, opContinuation, "b"))
+	two := [][]byte{frame(0, opText, "4frag"), frame(finBit, opContinuation, "ments")}
 	add("5.3 text in two", 0, echo("4fragments"), two...)
 	chopped("5.5 text in two", 1, 0, echo("4fragments"), two...)
 	between := [][]byte{two[0], ping("between"), two[1]}
 	add("5.6 ping between two", 0, append(pongs("between"), echo("4fragments")...), between...)
 	chopped("5.8 ping between two", 1, 0, append(pongs("between"), echo("4fragments")...), between...)
-	for _, flags := range []byte{fin, 0} {
+	for _, flags := range []byte{finBit, 0} {
 		add(fmt.Sprintf("5.9 to 5.14 continuation of nothing, %02x", flags), 1002, nil, frame(flags, opContinuation, "no"), message(opText, "4x"))
 		chopped(fmt.Sprintf("5.11 to 5.14 continuation of nothing, %02x", flags), 1, 1002, nil, frame(flags, opContinuation, "no"), message(opText, "4x"))
 		add(fmt.Sprintf("5.15 to 5.17 continuation after a whole message, %02x", flags), 1002, echo("4fragments"),
 			append(append([][]byte{}, two...), frame(flags, opContinuation, "no"), message(opText, "4x"))...).loose = true
 	}
-	add("5.18 two beginnings", 1002, nil, frame(0, opText, "4a"), frame(fin, opText, "4b"))
+	add("5.18 two beginnings", 1002, nil, frame(0, opText, "4a"), frame(finBit, opText, "4b"))
 	five := [][]byte{frame(0, opText, "4a"), frame(0, opContinuation, "b"), ping("1"), frame(0, opContinuation, "c"), ping("2"),
-		frame(0, opContinuation, "d"), frame(fin, opContinuation, "e")}
+		frame(0, opContinuation, "d"), frame(finBit, opContinuation, "e")}
 	add("5.19 five with pings", 0, append(pongs("1", "2"), echo("4abcde")...), five...)
 	chopped("5.20 five with pings", 1, 0, append(pongs("1", "2"), echo("4abcde")...), five...)
 
 	// 6: UTF-8.
-	add("6.1 empty fragments", 0, echo("4x"), frame(0, opText, ""), frame(0, opContinuation, "4x"), frame(fin, opContinuation, ""))
+	add("6.1 empty fragments", 0, echo("4x"), frame(0, opText, ""), frame(0, opContinuation, "4x"), frame(finBit, opContinuation, ""))
 	good := map[string]string{
 		"6.2 mixed": "Hello-µ@ßöäüàá-UTF-8!!", "6.5 greek": "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5",
 		"6.7 first of each length": "\x00\xc2\x80\xe0\xa0\x80\xf0\x90\x80\x80",
@@ -349,11 +258,11 @@ func TestFraming(t *testing.T) {
 	add("7.1.2 two closes", 1000, nil, closing(1000, ""), closing(1000, ""))
 	add("7.1.3 ping after close", 1000, nil, closing(1000, ""), ping("late"))
 	add("7.1.4 message after close", 1000, nil, closing(1000, ""), message(opText, "4late"))
-	add("7.1.5 close within a fragmented message", 1000, nil, frame(0, opText, "4a"), closing(1000, ""), frame(fin, opContinuation, "b"))
+	add("7.1.5 close within a fragmented message", 1000, nil, frame(0, opText, "4a"), closing(1000, ""), frame(finBit, opContinuation, "b"))
 	big := "4" + strings.Repeat("BAsd7&jh23", 26_000)
 	add("7.1.6 large message, then close", 1000, echo(big), message(opText, big), closing(1000, ""), ping(""))
-	add("7.3.1 close without payload", 1005, nil, frame(fin, opClose, ""))
-	add("7.3.2 close with one byte", 1002, nil, frame(fin, opClose, "a"))
+	add("7.3.1 close without payload", 1005, nil, frame(finBit, opClose, ""))
+	add("7.3.2 close with one byte", 1002, nil, frame(finBit, opClose, "a"))
 	add("7.3.4 close with a reason", 1000, nil, closing(1000, "Hello World!"))
 	add("7.3.5 close with the longest reason", 1000, nil, closing(1000, strings.Repeat("*", 123)))
 	add("7.3.6 close with a reason too long", 1002, nil, closing(1000, strings.Repeat("*", 124)))
@@ -366,7 +275,7 @@ func TestFraming(t *testing.T) {
 	}
 
 	// 9: sizes, up to the limit that the server sets.
-	for _, n := range []int{64 << 10, 256 << 10, server.MaxPayload} {
+	for _, n := range []int{64 << 10, 256 << 10, maxPayload} {
 		text, bin := "4"+strings.Repeat("*", n-1), strings.Repeat("\xfe", n)
 		add(fmt.Sprint("9.1 text of ", n), 0, echo(text), message(opText, text))
 		add(fmt.Sprint("9.2 binary of ", n), 0, []reply{{opBinary, bin}}, message(opBinary, bin))
@@ -383,34 +292,25 @@ func TestFraming(t *testing.T) {
 		many, manyWant = append(many, message(opText, text)), append(manyWant, echo(text)...)
 	}
 	add("9.7 a thousand messages", 0, manyWant, many...)
-	over := strings.Repeat("x", server.MaxPayload+1)
+	over := strings.Repeat("x", maxPayload+1)
 	add("9 over the limit", 1009, nil, message(opBinary, over))
 	add("9 over the limit in fragments", 1009, nil, fragments(opBinary, over, 1<<16)...)
-	add("9 over the limit by its header", 1009, nil, append([]byte{fin | opBinary, 0x80 | 127, 0x7f, 255, 255, 255, 255, 255, 255, 255}, 1, 2, 3, 4))
-	add("9 a length that is negative", 1002, nil, append([]byte{fin | opBinary, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 1}, 1, 2, 3, 4))
+	add("9 over the limit by its header", 1009, nil, append([]byte{finBit | byte(opBinary), 0x80 | 127, 0x7f, 255, 255, 255, 255, 255, 255, 255}, 1, 2, 3, 4))
+	add("9 a length that is negative", 1002, nil, append([]byte{finBit | byte(opBinary), 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 1}, 1, 2, 3, 4))
 
 	// 10: fragments of odd sizes.
 	text := "4" + strings.Repeat("*", 65535)
 	add("10.1 fragments of 1300", 0, echo(text), fragments(opText, text, 1300)...)
 
 	// Of this side alone: RFC 6455, section 5.1.
-	add("a frame that is not masked", 1002, nil, []byte{fin | opText, 2, '4', 'x'})
+	add("a frame that is not masked", 1002, nil, []byte{finBit | byte(opText), 2, '4', 'x'})
 
-	sends := engine.NewServer(engine.Config{PingInterval: time.Hour, MaxPayload: server.MaxPayload}, func(c *engine.Conn, _ *http.Request) engine.Handler {
-		return back{c}
-	})
-	srv := httptest.NewServer(sends)
-	t.Cleanup(func() {
-		if err := sends.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		srv.Close()
-	})
-	host := strings.TrimPrefix(srv.URL, "http://")
+	srv := newTestServer(t, Config{PingInterval: time.Hour, MaxPayload: maxPayload}) // no heartbeat gets in the way
+	srv.echo()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			c.run(t, host)
+			c.run(t, srv)
 		})
 	}
 }
