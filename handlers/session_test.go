@@ -34,6 +34,28 @@ func (u unread) Open(context.Context, delivery.Sink) (*delivery.Replay, error) {
 	return new(delivery.Replay), u.err
 }
 
+// arrive connects a socket. The log is the session's until the hub's Shutdown has returned.
+func arrive(t *testing.T, audience Audience, replayer Replayer) (context.Context, *websocket.Conn, *realtime.Hub, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	authenticate := func(realtime.Handshake) (auth.Identity, error) {
+		return auth.Identity{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}, nil
+	}
+	hub := realtime.New(realtime.Config{Logger: silent()}, NewSessions(authenticate, audience, replayer, slog.New(slog.NewTextHandler(log, nil))))
+	server := httptest.NewServer(hub)
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	ws, _, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ws.Write(ctx, websocket.MessageText, []byte("40{}")); err != nil {
+		t.Fatal(err)
+	}
+	return ctx, ws, hub, log
+}
+
 // The log says what has failed when a socket cannot go live.
 func TestASocketThatCannotGoLiveIsLogged(t *testing.T) {
 	no := errors.New("no")
@@ -46,23 +68,8 @@ func TestASocketThatCannotGoLiveIsLogged(t *testing.T) {
 		{"presence", no, nil, "presence"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var log bytes.Buffer // of the session's goroutine, until Shutdown has returned
-			authenticate := func(realtime.Handshake) (auth.Identity, error) {
-				return auth.Identity{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}, nil
-			}
-			sessions := NewSessions(authenticate, unwell{err: c.arrive}, unread{err: c.open}, slog.New(slog.NewTextHandler(&log, nil)))
-			hub := realtime.New(realtime.Config{Logger: silent()}, sessions)
-			server := httptest.NewServer(hub)
-			defer server.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			ws, _, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := ws.Write(ctx, websocket.MessageText, []byte("40{}")); err != nil {
-				t.Fatal(err)
-			}
+			ctx, ws, hub, log := arrive(t, unwell{err: c.arrive}, unread{err: c.open})
+			var err error
 			for err == nil {
 				_, _, err = ws.Read(ctx)
 			}
@@ -93,24 +100,8 @@ func (l late) Open(ctx context.Context, _ delivery.Sink) (*delivery.Replay, erro
 
 // Nothing has failed when a client goes before it has its replay: anyone with a token could fill the log.
 func TestAClientThatGoesDuringItsReplayIsNotLogged(t *testing.T) {
-	var log bytes.Buffer // of the session's goroutine, until Shutdown has returned
-	authenticate := func(realtime.Handshake) (auth.Identity, error) {
-		return auth.Identity{UserID: "ann", ExpiresAt: time.Now().Add(time.Hour)}, nil
-	}
 	store := late{asked: make(chan struct{})}
-	hub := realtime.New(realtime.Config{Logger: silent()},
-		NewSessions(authenticate, unwell{}, store, slog.New(slog.NewTextHandler(&log, nil))))
-	server := httptest.NewServer(hub)
-	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	ws, _, err := websocket.Dial(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/socket.io/?EIO=4&transport=websocket", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ws.Write(ctx, websocket.MessageText, []byte("40{}")); err != nil {
-		t.Fatal(err)
-	}
+	ctx, ws, hub, log := arrive(t, unwell{}, store)
 	<-store.asked
 	_ = ws.CloseNow()
 	for hub.Stats().Sessions > 0 && ctx.Err() == nil {
@@ -120,6 +111,6 @@ func TestAClientThatGoesDuringItsReplayIsNotLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if log.Len() > 0 {
-		t.Errorf("logged %s", &log)
+		t.Errorf("logged %s", log)
 	}
 }

@@ -267,7 +267,7 @@ func TestOpeningEndsBetweenTwoLogs(t *testing.T) {
 		if op.Kind != errorfs.OpCreate || !isLog(op.Path) {
 			return nil
 		}
-		for deadline := time.Now().Add(5 * time.Second); logs() && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(time.Minute); logs() && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 		return errDisk
