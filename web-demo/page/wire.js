@@ -20,8 +20,8 @@ export class Wire {
     this.#posts += count;
     for (const id of ids) {
       const arrived = this.#arrived.get(id);
-      if (arrived === undefined) remember(this.#begun, id, began);
-      else this.#latency = arrived - began;
+      if (arrived >= began) this.#latency = arrived - began;
+      else remember(this.#begun, id, began); // not here yet, or what came before was a replay
     }
     this.#spark("post");
     this.#update();
