@@ -25,7 +25,7 @@ type Config struct {
 	EventBurst int
 	// HandlerTimeout is how long a handler of client events may take before its context ends (10 s).
 	HandlerTimeout time.Duration
-	// ReceiptInterval is how often a session is asked at most what it has received (200 ms): the first message at once.
+	// ReceiptInterval is how long messages wait to be asked for together (200 ms), behind a first one that is asked for at once.
 	ReceiptInterval time.Duration
 	// MaxHeldBytes bounds what is kept back for a session until Live; beyond it the socket is closed as "slow replay", so that
 	// it comes back with its offset (Engine.MaxQueue, at least 1 MiB).

@@ -36,7 +36,7 @@ type Session struct {
 	userID string // set before the session is in any room, then constant
 	id     string // likewise
 	offset string // likewise; what the client has seen last, if recovers
-	// recovers says that the CONNECT payload carried a pid and an offset.
+	// recovers says that the CONNECT payload carried a pid.
 	recovers bool
 
 	// What follows belongs to the session's task, see ingress.go.
